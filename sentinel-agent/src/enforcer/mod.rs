@@ -1,0 +1,185 @@
+//! The port through which decisions reach the kernel.
+//!
+//! Only the driver calls an [`Enforcer`]. Each call either took effect in the kernel when it returns, or is an error;
+//! the driver turns an error into a denial.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sentinel_engine::{GrantSet, Policy, ScopeId};
+use sentinel_proto::SessionId;
+
+/// What this host really enforces, as proven by live denials at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enforcement {
+    /// How much.
+    pub tier: Tier,
+    /// Whether every row was proven by a denial that really happened.
+    pub proven: bool,
+}
+
+/// How much a host enforces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Nothing.
+    None,
+    /// Network before the packet; a forbidden image is killed before its first instruction.
+    Kill,
+}
+
+impl Tier {
+    /// Its name in the ledger and on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kill => "kill",
+        }
+    }
+}
+
+/// The file that a process may execute once, before any rule: CMD's image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstImage {
+    /// The device as the kernel numbers it (`major << 20 | minor`).
+    pub dev: u32,
+    /// The inode.
+    pub ino: u64,
+    /// The inode's generation, where the file system tells it.
+    pub generation: Option<u32>,
+}
+
+/// What the kernel side knows of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Its session.
+    pub session: SessionId,
+    /// Its scopes, nearest first; empty before its first `begin`.
+    pub scopes: [Option<ScopeId>; 4],
+    /// When the mark was made, on CLOCK_BOOTTIME. One made before the process started is another's.
+    pub marked_at: Duration,
+}
+
+/// Why the kernel could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum EnforcerError {
+    /// This host can't enforce, or doesn't let us.
+    #[error("{what}: {cause}; {way_out}")]
+    Unavailable {
+        /// What could not be done.
+        what: String,
+        /// What the system said.
+        cause: String,
+        /// What an operator can do.
+        way_out: String,
+    },
+    /// A map could not be read or written; a full one among them.
+    #[error("map `{map}`: {cause}")]
+    Map {
+        /// Which.
+        map: &'static str,
+        /// What the kernel said.
+        cause: String,
+    },
+    /// A rule of the policy can't be compiled for this host.
+    #[error("{rule} (line {line} of the policy): {cause}")]
+    Rule {
+        /// The rule's text.
+        rule: String,
+        /// Its line.
+        line: u32,
+        /// What is wrong, and the way out.
+        cause: String,
+    },
+    /// There is no such process, session or mark.
+    #[error("{0}")]
+    Missing(String),
+}
+
+/// A denial, read off the ring buffer and decoded.
+pub use sentinel_ebpf_common::record::Record as KernelRecord;
+
+/// The kernel, as the driver sees it.
+pub trait Enforcer {
+    /// What this host enforces.
+    fn enforcement(&self) -> &Enforcement;
+
+    /// Loads a session's rules and lets its cgroup be known. `user` is the uid that its processes have: a listed
+    /// executable that it can write is refused unless the policy accepts that.
+    ///
+    /// # Errors
+    /// Nothing of it stays loaded.
+    fn start_session(
+        &mut self,
+        session: SessionId,
+        cgroup_id: u64,
+        policy: &Policy,
+        user: u32,
+    ) -> Result<(), EnforcerError>;
+
+    /// Marks a process as the session's, with the image that it may execute once.
+    ///
+    /// # Errors
+    /// The process is not marked.
+    fn enrol(&mut self, session: SessionId, tgid: u32, first: FirstImage) -> Result<(), EnforcerError>;
+
+    /// What the kernel side knows of a process; none: it is in no session.
+    ///
+    /// # Errors
+    /// The map can't be read: treat the process as unknown.
+    fn mark(&self, tgid: u32) -> Result<Option<Mark>, EnforcerError>;
+
+    /// Puts a new scope in front of a process's chain; the farthest of five falls off.
+    ///
+    /// # Errors
+    /// The chain is as before.
+    fn put_scope_in_front(&mut self, tgid: u32, scope: ScopeId) -> Result<(), EnforcerError>;
+
+    /// A scope's open doors are exactly `open`, until `until` on CLOCK_BOOTTIME. Empty removes the entry.
+    ///
+    /// # Errors
+    /// What was open before may still be: the caller closes or kills.
+    fn set_doors(
+        &mut self,
+        session: SessionId,
+        scope: ScopeId,
+        open: GrantSet,
+        until: Duration,
+    ) -> Result<(), EnforcerError>;
+
+    /// Opens or closes a session's baseline network.
+    ///
+    /// # Errors
+    /// The state is as before.
+    fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError>;
+
+    /// Forgets a session whose processes are all gone: rules, scopes, marks, cgroup.
+    ///
+    /// # Errors
+    /// What is left denies.
+    fn stop_session(&mut self, session: SessionId) -> Result<(), EnforcerError>;
+
+    /// Writes the heartbeat. Without it, leased doors close within five seconds.
+    ///
+    /// # Errors
+    /// The heartbeat is as before.
+    fn beat(&mut self, now: Duration) -> Result<(), EnforcerError>;
+
+    /// Moves what the hooks have reported since the last call into `records`, up to `limit` records.
+    fn drain_records(&mut self, records: &mut Vec<KernelRecord>, limit: usize);
+
+    /// Records lost since start: to a full ring buffer, or to a session's throttle.
+    ///
+    /// # Errors
+    /// The counters can't be read.
+    fn dropped_records(&self) -> Result<u64, EnforcerError>;
+}
+
+/// Where an instance of the agent keeps what outlives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The folder in a bpffs where links and maps are pinned; root only.
+    pub pins: PathBuf,
+    /// The cgroup below which the sessions' cgroups are made; hooks are attached to it.
+    pub cgroup: PathBuf,
+}

@@ -1,0 +1,8 @@
+//! The host agent (`sentinel-agent`) and the operator's command line (`sentinel`).
+//!
+//! The agent is one loop, the driver, around the `Authority` and the [`Enforcer`](enforcer::Enforcer); everything else
+//! brings it events or carries out its replies. The two binaries are thin.
+
+pub mod cli;
+pub mod enforcer;
+pub mod session;

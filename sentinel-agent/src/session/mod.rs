@@ -1,0 +1,1 @@
+//! Sessions: the cgroup that holds one, and the launch of its command.

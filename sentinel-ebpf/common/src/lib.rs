@@ -1,0 +1,178 @@
+//! What the kernel side and the agent share: integers only, laid out alike on both sides.
+//!
+//! Invariant: no type here has implicit padding, and each one's size and offsets are asserted at compile time, for
+//! the kernel compares map keys byte by byte. Times are nanoseconds of CLOCK_BOOTTIME.
+
+#![no_std]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+pub mod record;
+pub mod verdict;
+
+use core::mem::{offset_of, size_of};
+
+/// Scopes in a task's chain, nearest first; one more drops the farthest.
+pub const SCOPE_CHAIN: usize = 4;
+/// A heartbeat older than this closes every leased door: 5 s.
+pub const HEARTBEAT_MAX_AGE_NS: u64 = 5_000_000_000;
+/// The grant bit that is open without any action.
+pub const BASELINE: u64 = 1;
+
+/// Map `TASKS`: who a process is. Key: its tgid (u32).
+///
+/// A mark counts only while `marked_at` is not before the process's own start (its leader's `start_boottime`): a
+/// reused pid started later than the mark of its predecessor was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TaskMark {
+    /// Its session; never 0.
+    pub session: u32,
+    /// [`TaskMark::FIRST_EXEC`] or nothing.
+    pub flags: u32,
+    /// When the mark was made.
+    pub marked_at: u64,
+    /// Its scopes, nearest first; 0 is none.
+    pub scopes: [u64; SCOPE_CHAIN],
+    /// With [`TaskMark::FIRST_EXEC`]: the image that may be executed once, as the kernel numbers its device.
+    pub first_dev: u32,
+    /// Its inode generation.
+    pub first_generation: u32,
+    /// Its inode.
+    pub first_ino: u64,
+}
+
+impl TaskMark {
+    /// The process has not executed its first image yet; never copied at fork, and cleared by the exec.
+    pub const FIRST_EXEC: u32 = 1;
+    /// `first_generation` is known and must match.
+    pub const FIRST_GENERATION_KNOWN: u32 = 2;
+}
+
+/// Map `SESSIONS`: what holds for a session as a whole. Key: the session (u32).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Session {
+    /// Which generation of its rules holds.
+    pub generation: u32,
+    /// The flags below.
+    pub flags: u32,
+}
+
+impl Session {
+    /// The baseline network is open.
+    pub const BASELINE_NETWORK: u32 = 1;
+    /// What would be refused is let pass and recorded.
+    pub const AUDIT: u32 = 2;
+}
+
+/// Map `SCOPES`: what is open for a scope. Key: the scope (u64). A missing entry: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Scope {
+    /// Its session: an entry counts for no other.
+    pub session: u32,
+    /// The generation whose bits `open` has.
+    pub generation: u32,
+    /// The grants that are open.
+    pub open: u64,
+    /// When they close by themselves.
+    pub expires_at: u64,
+}
+
+/// Key of map `NETWORK`, and behind a prefix length the key of `NETWORK_PREFIXES`. Value: the grant bits (u64) that
+/// open it. An IPv4 address stands in it as its IPv4-mapped IPv6 one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Endpoint {
+    /// The session whose rule it is.
+    pub session: u32,
+    /// The generation of the rule.
+    pub generation: u32,
+    /// The protocol's number: 6 (TCP) or 17 (UDP).
+    pub protocol: u16,
+    /// The port in host byte order; 0 is any.
+    pub port: u16,
+    /// The address in network byte order.
+    pub address: [u8; 16],
+}
+
+impl Endpoint {
+    /// How many bits of the key stand before the address: an LPM prefix length is this and the address's own.
+    pub const BITS_BEFORE_ADDRESS: u32 = 96;
+}
+
+/// Key of map `EXEC`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Image {
+    /// The session whose rule it is.
+    pub session: u32,
+    /// The generation of the rule.
+    pub generation: u32,
+    /// The inode.
+    pub ino: u64,
+    /// The device as the kernel numbers it (`major << 20 | minor`).
+    pub dev: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Value of map `EXEC`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ImageRule {
+    /// The grant bits that open it.
+    pub bits: u64,
+    /// The inode's generation.
+    pub inode_generation: u32,
+    /// 1 where `inode_generation` is known and must match; 0 where the file system doesn't tell.
+    pub generation_known: u32,
+}
+
+/// Socket storage `SOCKETS`: whose a socket is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SocketMark {
+    /// The session that created it.
+    pub session: u32,
+    /// The generation by which it was last let connect.
+    pub generation: u32,
+    /// The grant bits by which it was last let connect.
+    pub opened_by: u64,
+}
+
+const _: () = {
+    assert!(
+        size_of::<TaskMark>() == 64
+            && offset_of!(TaskMark, scopes) == 16
+            && offset_of!(TaskMark, first_ino) == 56
+    );
+    assert!(size_of::<Session>() == 8);
+    assert!(size_of::<Scope>() == 24 && offset_of!(Scope, expires_at) == 16);
+    assert!(size_of::<Endpoint>() == 28 && offset_of!(Endpoint, address) == 12);
+    assert!(size_of::<Image>() == 24 && offset_of!(Image, dev) == 16);
+    assert!(size_of::<ImageRule>() == 16);
+    assert!(size_of::<SocketMark>() == 16);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark};
+
+    macro_rules! pod {
+        ($($name:ident),*) => {
+            $(
+                // SAFETY: repr(C), integers only, without padding (asserted above): any bytes are a value.
+                unsafe impl aya::Pod for $name {}
+            )*
+        };
+    }
+
+    pod!(Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark);
+}

@@ -1,0 +1,63 @@
+//! What hooks report through the ring buffer. Evidence only: nothing is ever allowed because of a record.
+
+use core::mem::size_of;
+
+/// The longest path in a record, its NUL included.
+pub const PATH_BYTES: usize = 128;
+
+/// A denial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Record {
+    /// When (CLOCK_BOOTTIME, nanoseconds).
+    pub at: u64,
+    /// The operation: one of the `OPERATION_*` constants.
+    pub operation: u32,
+    /// Why: a number of [`crate::verdict::Verdict`].
+    pub verdict: u32,
+    /// The session.
+    pub session: u32,
+    /// 1 where the session only audits and it was let pass; else 0.
+    pub audited: u32,
+    /// The process.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The thread's name, NUL-terminated.
+    pub comm: [u8; 16],
+    /// Network: the address (IPv4 as IPv4-mapped).
+    pub address: [u8; 16],
+    /// Network: the port in host byte order. Socket: the type.
+    pub port: u32,
+    /// Network: the protocol's number. Socket: the protocol's number.
+    pub protocol: u32,
+    /// Socket: the family. Network: 0.
+    pub family: u32,
+    /// Exec: the device as the kernel numbers it.
+    pub dev: u32,
+    /// Exec: the inode.
+    pub ino: u64,
+    /// The grant bits that would have opened it; 0: no rule at all.
+    pub rule_bits: u64,
+    /// The grant bits that were open.
+    pub open_bits: u64,
+    /// Exec: the file name as it was given to execve, cut short; evidence, never compared.
+    pub path: [u8; PATH_BYTES],
+}
+
+/// A TCP or connected-UDP connect.
+pub const OPERATION_CONNECT: u32 = 1;
+/// A datagram to a named address.
+pub const OPERATION_SENDMSG: u32 = 2;
+/// A socket of a family, type or protocol that isn't allowed.
+pub const OPERATION_SOCKET: u32 = 3;
+/// An exec.
+pub const OPERATION_EXEC: u32 = 4;
+/// A fork whose mark could not be stored.
+pub const OPERATION_FORK: u32 = 5;
+
+const _: () = assert!(size_of::<Record>() == 104 + PATH_BYTES);
+
+// SAFETY: repr(C), integers only, without padding (its size is the sum of its fields'): any bytes are a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Record {}

@@ -1,0 +1,112 @@
+//! What comes in from outside, for the engine to decide on.
+
+use sentinel_proto::{ActionId, ActionName, Money, Outcome, Payload, SessionId, SessionName, Tag};
+
+use crate::{Attempt, ScopeId, SessionEnding};
+
+/// Something that happened outside, or that somebody asks for. Ids come with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The agent is up. Actions that were in flight when its predecessor went are interrupted.
+    AgentStarted {
+        /// Its version.
+        version: String,
+        /// What this host enforces.
+        tier: String,
+    },
+    /// The agent goes down in good order.
+    AgentStopped,
+    /// A session is to begin. One with a known name goes on with that name's totals, under the id of then.
+    SessionStart {
+        /// The id that it gets if its name is new.
+        session: SessionId,
+        /// The name under which totals outlive it.
+        name: Option<SessionName>,
+        /// The policy's name and the SHA-256 of its text.
+        policy: String,
+        /// See `policy`.
+        policy_sha256: String,
+        /// What is run.
+        command: Vec<String>,
+        /// As which uid.
+        uid: u32,
+        /// What this host enforces for it.
+        tier: String,
+    },
+    /// A session is over. Its actions in flight are abandoned.
+    SessionEnd {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        ending: SessionEnding,
+    },
+    /// A new run of a session begins.
+    RunReset {
+        /// Which.
+        session: SessionId,
+    },
+    /// An application asks for an action to start.
+    Begin(Box<ActionRequest>),
+    /// An application says that its action has ended. Of an unknown, ended or foreign action: no facts.
+    End {
+        /// Which.
+        action_id: ActionId,
+        /// The session that the sender is in: it ends its own session's actions only.
+        session: SessionId,
+        /// How.
+        outcome: Outcome,
+        /// What it really cost, if known.
+        cost: Option<Money>,
+        /// What came out.
+        outputs: Payload,
+    },
+    /// An action was let start, but its doors could not be opened: it never ran.
+    Abort {
+        /// Which.
+        action_id: ActionId,
+        /// What the system said.
+        cause: String,
+    },
+    /// The process or the connection behind actions is gone.
+    Abandon {
+        /// Which actions.
+        action_ids: Vec<ActionId>,
+    },
+    /// Time has passed: actions beyond their `max_seconds` expire.
+    Tick,
+    /// The kernel refused something, so many times since the last such event for the same thing.
+    KernelDenied {
+        /// In which session.
+        session: SessionId,
+        /// What.
+        attempt: Box<Attempt>,
+        /// How often.
+        count: u64,
+    },
+    /// Kernel records were lost.
+    RecordsDropped {
+        /// How many since the last such event.
+        count: u64,
+    },
+}
+
+/// Asks for an action to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionRequest {
+    /// The id that it gets.
+    pub action_id: ActionId,
+    /// The session that the sender is in.
+    pub session: SessionId,
+    /// The scope that its doors open for.
+    pub scope: ScopeId,
+    /// Its name.
+    pub action: ActionName,
+    /// What the application says it costs.
+    pub cost: Money,
+    /// The application's tags.
+    pub tags: Vec<Tag>,
+    /// What it is called with.
+    pub inputs: Payload,
+    /// The sender's pid, for the record.
+    pub pid: u32,
+}

@@ -1,0 +1,198 @@
+//! What has happened, and what follows from it outside.
+
+use std::time::Duration;
+
+use sentinel_proto::{ActionId, ActionName, Denial, Money, Outcome, Payload, SessionId, SessionName, Tag};
+use serde::{Deserialize, Serialize};
+
+use crate::{GrantSet, ScopeId};
+
+/// Something that happened: one ledger line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// The agent came up.
+    AgentStarted {
+        /// Its version.
+        version: String,
+        /// What this host enforces.
+        tier: String,
+    },
+    /// The agent went down in good order.
+    AgentStopped,
+    /// A session began, or went on under its name.
+    SessionStarted {
+        /// Which.
+        session: SessionId,
+        /// The name under which its totals outlive it.
+        name: Option<SessionName>,
+        /// Its policy's name.
+        policy: String,
+        /// The SHA-256 of its policy's text.
+        policy_sha256: String,
+        /// What is run.
+        command: Vec<String>,
+        /// As which uid.
+        uid: u32,
+        /// What this host enforces for it.
+        tier: String,
+    },
+    /// A session ended.
+    SessionEnded {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        ending: SessionEnding,
+    },
+    /// A new run began.
+    RunReset {
+        /// Whose.
+        session: SessionId,
+        /// Its number, from 1.
+        run: u64,
+    },
+    /// An action was let start: its cost is reserved.
+    ActionStarted {
+        /// Which.
+        action_id: ActionId,
+        /// In which session.
+        session: SessionId,
+        /// In which run.
+        run: u64,
+        /// For which scope.
+        scope: ScopeId,
+        /// Its name.
+        action: ActionName,
+        /// What is reserved.
+        reserved: Money,
+        /// The policy's tags and the application's.
+        tags: Vec<Tag>,
+        /// What it opens.
+        grants: GrantSet,
+        /// After so many seconds it expires.
+        max_seconds: u64,
+        /// What it was called with.
+        inputs: Payload,
+        /// The sender's pid.
+        pid: u32,
+    },
+    /// An action was not let start. Nothing is charged.
+    ActionDenied {
+        /// Which.
+        action_id: ActionId,
+        /// In which session.
+        session: SessionId,
+        /// In which run.
+        run: u64,
+        /// Its name.
+        action: ActionName,
+        /// What it would have cost.
+        cost: Money,
+        /// The policy's tags and the application's.
+        tags: Vec<Tag>,
+        /// Why.
+        denial: Denial,
+        /// What it was called with.
+        inputs: Payload,
+        /// The sender's pid.
+        pid: u32,
+    },
+    /// An action ended, in whichever way: what it cost is charged, the rest of its reservation given back.
+    ActionEnded {
+        /// Which.
+        action_id: ActionId,
+        /// In which session.
+        session: SessionId,
+        /// In which run it had started.
+        run: u64,
+        /// Its name.
+        action: ActionName,
+        /// Its tags.
+        tags: Vec<Tag>,
+        /// How it ended. [`Outcome::Aborted`] is charged nothing.
+        outcome: Outcome,
+        /// What is charged.
+        charged: Money,
+        /// How much of that exceeds the reservation.
+        overrun: Money,
+        /// How long it ran.
+        duration: Duration,
+        /// What came out; for an abort the cause.
+        outputs: Payload,
+    },
+    /// The kernel refused something.
+    KernelDenied {
+        /// In which session.
+        session: SessionId,
+        /// What.
+        attempt: Box<Attempt>,
+        /// How often since the last such fact for the same thing.
+        count: u64,
+    },
+    /// Kernel records were lost.
+    RecordsDropped {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
+pub enum SessionEnding {
+    /// Its command ended, and every process of it is gone.
+    Exited,
+    /// Its launcher went away; its processes were killed.
+    LauncherGone,
+    /// The agent went down; its processes were killed.
+    AgentStopped,
+    /// The agent had died: the session was found, and its processes were killed.
+    FoundOrphaned,
+    /// It could not be started.
+    StartFailed {
+        /// What the system said.
+        message: String,
+    },
+}
+
+/// Something that the kernel refused, in words and numbers that a person can follow.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Attempt {
+    /// `connect`, `sendmsg`, `socket`, `exec`, `fork`.
+    pub operation: String,
+    /// To what: `192.0.2.1:443/tcp`, `/usr/bin/curl`, `family 2 type 3 protocol 1`.
+    pub target: String,
+    /// Why: the verdict's name, such as `no_rule`, `door_closed`, `heartbeat_stale`, `no_storage`.
+    pub verdict: String,
+    /// `refused`, `killed`, or `recorded` where the policy only audits.
+    pub fate: String,
+    /// The process's name, printable characters only.
+    pub process: String,
+    /// Its pid.
+    pub pid: u32,
+    /// The policy text that would allow it; none where nothing would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_allow: Option<String>,
+}
+
+/// An order to the outside world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A scope's open doors are exactly these, until then. Empty: none.
+    SetDoors {
+        /// The session of the scope.
+        session: SessionId,
+        /// Which scope.
+        scope: ScopeId,
+        /// What is open in it now, all its actions together.
+        open: GrantSet,
+        /// When they close by themselves, on the clock of [`crate::Now::elapsed`].
+        until: Duration,
+    },
+    /// Whether a session's baseline network is open.
+    SetBaselineNetwork {
+        /// Which session.
+        session: SessionId,
+        /// Open or closed.
+        open: bool,
+    },
+}

@@ -1,0 +1,31 @@
+//! Decides whether an action may run.
+//!
+//! Three pure functions over plain data: [`decide`] turns an [`Event`] into [`Fact`]s, [`State::apply`] folds a
+//! fact into the state, [`effects`] says what the outside world has to do for it. No clock, no I/O, no
+//! randomness: time and ids come in with the event. State is the fold of facts, so a restart replays facts and
+//! never decides again.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm
+)]
+
+mod event;
+mod fact;
+mod grant;
+mod policy;
+mod time;
+
+pub use event::{ActionRequest, Event};
+pub use fact::{Attempt, Effect, Fact, SessionEnding};
+pub use grant::{GrantSet, ScopeId};
+pub use policy::{
+    ActionRule, Allowlist, Budgets, Cidr, ExecRule, Grant, Limit, MAX_GRANTS, Mode, NetworkRule, OnExhausted,
+    Policy, Protocol, RateLimit,
+};
+pub use time::Now;

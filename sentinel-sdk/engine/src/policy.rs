@@ -1,0 +1,199 @@
+//! A policy, checked and ready to decide with.
+//!
+//! Made by `sentinel-policy` from YAML, or by a program. An absent list and an empty one differ: empty means
+//! *nothing*.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sentinel_proto::{ActionName, Money, Tag};
+
+/// The most grants besides the baseline: a grant is one bit of 64, and bit 0 is the baseline's.
+pub const MAX_GRANTS: usize = 63;
+
+/// What an action's doors are open at most, where the policy doesn't say: ten minutes.
+pub(crate) const DEFAULT_MAX_SECONDS: u64 = 600;
+
+/// The operator's rules for a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// What may be spent.
+    pub budgets: Budgets,
+    /// Actions that never run, with their lines.
+    pub denied: BTreeMap<ActionName, u32>,
+    /// The only actions that run; none: any.
+    pub allowed: Option<Allowlist>,
+    /// How often an action may start.
+    pub rates: BTreeMap<ActionName, RateLimit>,
+    /// What is said of single actions.
+    pub actions: BTreeMap<ActionName, ActionRule>,
+    /// Grants by index; index 0, the baseline, is always there.
+    pub grants: Vec<Grant>,
+    /// Whether the kernel refuses or only records.
+    pub mode: Mode,
+    /// What a spent budget does to the baseline network.
+    pub on_exhausted: OnExhausted,
+    /// Unix sockets that the application may connect to.
+    pub unix_allow: Vec<PathBuf>,
+    /// Trees whose files may be mapped executable, besides root-owned ones (tier `lsm`).
+    pub exec_libraries: Vec<PathBuf>,
+}
+
+/// Spending limits. A missing one limits nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Budgets {
+    /// For the session as a whole.
+    pub session: Option<Limit>,
+    /// For each of its runs.
+    pub run: Option<Limit>,
+    /// For single actions, over all runs.
+    pub actions: BTreeMap<ActionName, Limit>,
+}
+
+/// A limit and the line that sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The most that may be spent.
+    pub amount: Money,
+    /// The policy's line, from 1.
+    pub line: u32,
+}
+
+/// The only actions that run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowlist {
+    /// Their names, with their lines. Empty: none.
+    pub names: BTreeMap<ActionName, u32>,
+    /// The line of the list itself.
+    pub line: u32,
+}
+
+/// At most `max_count` starts in any `window`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// The most starts; 0 refuses all.
+    pub max_count: u64,
+    /// The window that slides along.
+    pub window: Duration,
+    /// The policy's line, from 1.
+    pub line: u32,
+}
+
+/// What the policy says of one action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionRule {
+    /// The least it is charged, at begin and at end.
+    pub cost_floor: Money,
+    /// Tags that it carries whatever the application says.
+    pub tags: Vec<Tag>,
+    /// The index in [`Policy::grants`] of what it opens; none: nothing beyond the baseline.
+    pub grant: Option<usize>,
+    /// After so many seconds it counts as expired and its doors close.
+    pub max_seconds: u64,
+    /// The policy's line, from 1.
+    pub line: u32,
+}
+
+/// A set of doors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Where to.
+    pub network: Vec<NetworkRule>,
+    /// What may be executed.
+    pub exec: Vec<ExecRule>,
+}
+
+/// Transport protocols that a rule can name. All others are always refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Addresses that share their first bits. A single address has all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cidr {
+    /// The first address: all bits behind the prefix are 0. Never an IPv4-mapped IPv6 address.
+    pub address: IpAddr,
+    /// How many bits count: 0 to 32, or to 128 for IPv6.
+    pub prefix: u8,
+}
+
+/// An endpoint, or many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkRule {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Which addresses.
+    pub cidr: Cidr,
+    /// Which port; none: any.
+    pub port: Option<u16>,
+    /// The policy's line, from 1.
+    pub line: u32,
+}
+
+/// A file that may be executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecRule {
+    /// Its path, absolute and without `.` or `..`.
+    pub path: PathBuf,
+    /// Whether the operator accepts that the session's user can write it.
+    pub writable_accepted: bool,
+    /// The policy's line, from 1.
+    pub line: u32,
+}
+
+/// Whether the kernel refuses or only records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It refuses.
+    #[default]
+    Enforce,
+    /// It lets pass, and records what it would have refused.
+    Audit,
+}
+
+/// What a spent session or run budget does to the baseline network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExhausted {
+    /// It closes too.
+    #[default]
+    Close,
+    /// It stays open.
+    Keep,
+}
+
+impl Policy {
+    /// The policy that says nothing: any action may run, and opens nothing; nothing is open.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            budgets: Budgets::default(),
+            denied: BTreeMap::new(),
+            allowed: None,
+            rates: BTreeMap::new(),
+            actions: BTreeMap::new(),
+            grants: vec![Grant::default()],
+            mode: Mode::default(),
+            on_exhausted: OnExhausted::default(),
+            unix_allow: Vec::new(),
+            exec_libraries: Vec::new(),
+        }
+    }
+}
+
+impl Default for ActionRule {
+    fn default() -> Self {
+        Self {
+            cost_floor: Money::ZERO,
+            tags: Vec::new(),
+            grant: None,
+            max_seconds: DEFAULT_MAX_SECONDS,
+            line: 0,
+        }
+    }
+}

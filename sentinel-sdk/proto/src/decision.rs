@@ -1,0 +1,216 @@
+//! The answer to "may this action run?", and why not.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ActionName, Money};
+
+/// The answer. Anything that keeps an answer from being reached is a `Deny`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// It may run now, and its doors are open.
+    Allow,
+    /// A human has to say; not yet given by this version.
+    Pending,
+    /// It may not run.
+    Deny,
+}
+
+/// Which budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BudgetScope {
+    /// All that a session may spend.
+    Session,
+    /// All that one run of it may spend.
+    Run,
+    /// All that one action may spend, over all runs.
+    Action,
+}
+
+impl fmt::Display for BudgetScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Session => "session",
+            Self::Run => "run",
+            Self::Action => "action",
+        })
+    }
+}
+
+/// Why an action may not run: a closed list, so that a new reason has to be thought of everywhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Reason {
+    /// The action stands in `denied_actions`.
+    DeniedAction,
+    /// `allowed_actions` is there and doesn't name the action.
+    NotInAllowlist {
+        /// What it names.
+        allowed: Vec<ActionName>,
+    },
+    /// Too many of this action in its window.
+    RateLimited {
+        /// The most that may start in a window.
+        max_count: u64,
+        /// The window's length in seconds.
+        window_seconds: u64,
+        /// When to try again, in milliseconds from the decision; none where it will never be possible.
+        retry_after_ms: Option<u64>,
+    },
+    /// A budget has no room for it.
+    BudgetExceeded {
+        /// Which.
+        budget: BudgetScope,
+        /// What would be spent, reservations included, were it let start.
+        spent: Money,
+        /// The most that may be.
+        limit: Money,
+    },
+    /// More actions of one session are in flight, or more names were used, than the agent keeps count of.
+    QuotaExceeded {
+        /// What there is too much of.
+        quota: String,
+        /// The most there may be.
+        limit: u64,
+    },
+    /// The session has ended.
+    SessionEnded,
+    /// The ledger can't be written, so nothing may start.
+    LedgerUnavailable {
+        /// What the system said.
+        cause: String,
+    },
+    /// The action's doors could not be opened, so it was not let start.
+    EnforcementFailed {
+        /// What the system said.
+        cause: String,
+    },
+    /// The agent can't be reached, or doesn't answer in time: said by the SDK, never by the agent.
+    AgentUnavailable {
+        /// What happened.
+        cause: String,
+    },
+    /// The request is malformed: said by the agent or by the SDK itself.
+    InvalidRequest {
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+impl Reason {
+    /// The code of the reason, as in JSON.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::DeniedAction => "DENIED_ACTION",
+            Self::NotInAllowlist { .. } => "NOT_IN_ALLOWLIST",
+            Self::RateLimited { .. } => "RATE_LIMITED",
+            Self::BudgetExceeded { .. } => "BUDGET_EXCEEDED",
+            Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
+            Self::SessionEnded => "SESSION_ENDED",
+            Self::LedgerUnavailable { .. } => "LEDGER_UNAVAILABLE",
+            Self::EnforcementFailed { .. } => "ENFORCEMENT_FAILED",
+            Self::AgentUnavailable { .. } => "AGENT_UNAVAILABLE",
+            Self::InvalidRequest { .. } => "INVALID_REQUEST",
+        }
+    }
+
+    /// What would be allowed instead, or what to do: one sentence for the person or the model that reads it.
+    #[must_use]
+    pub fn way_out(&self) -> String {
+        match self {
+            Self::DeniedAction => {
+                "don't retry it; do the task another way, or report that policy forbids it".to_owned()
+            }
+            Self::NotInAllowlist { allowed } if allowed.is_empty() => {
+                "no action is allowed by this policy".to_owned()
+            }
+            Self::NotInAllowlist { allowed } => {
+                let names: Vec<String> = allowed.iter().take(20).map(|name| format!("`{name}`")).collect();
+                let more = if allowed.len() > names.len() { ", …" } else { "" };
+                format!("allowed are {}{more}", names.join(", "))
+            }
+            Self::RateLimited { retry_after_ms: Some(ms), .. } => {
+                format!("try again in {} s", ms.div_ceil(1000))
+            }
+            Self::RateLimited { retry_after_ms: None, .. } => {
+                "it is never allowed: its limit is 0".to_owned()
+            }
+            Self::BudgetExceeded { spent, limit, budget } => format!(
+                "it would bring the {budget} to {spent} of {limit} dollars; use a cheaper action, or ask for a larger `budgets.{}`",
+                if *budget == BudgetScope::Action {
+                    "actions"
+                } else if *budget == BudgetScope::Run {
+                    "run"
+                } else {
+                    "session"
+                }
+            ),
+            Self::QuotaExceeded { limit, .. } => {
+                format!("wait until some have ended; at most {limit} are kept")
+            }
+            Self::SessionEnded => "start a new session with `sentinel run`".to_owned(),
+            Self::LedgerUnavailable { .. } => {
+                "the operator has to make room on the ledger's disk, or make it writable".to_owned()
+            }
+            Self::EnforcementFailed { .. } => "the operator finds the cause in the agent's log".to_owned(),
+            Self::AgentUnavailable { .. } => {
+                "start the program with `sentinel run`, and see `sentinel status`".to_owned()
+            }
+            Self::InvalidRequest { .. } => "correct the call".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DeniedAction => write!(f, "it stands in `denied_actions`"),
+            Self::NotInAllowlist { .. } => write!(f, "`allowed_actions` doesn't name it"),
+            Self::RateLimited { max_count, window_seconds, .. } => {
+                write!(f, "rate limit reached: {max_count} in {window_seconds} s")
+            }
+            Self::BudgetExceeded { budget, spent, limit } => {
+                write!(f, "{budget} budget exceeded: {spent} > {limit} USD")
+            }
+            Self::QuotaExceeded { quota, limit } => write!(f, "too many {quota}: at most {limit}"),
+            Self::SessionEnded => write!(f, "its session has ended"),
+            Self::LedgerUnavailable { cause } => write!(f, "the ledger can't be written: {cause}"),
+            Self::EnforcementFailed { cause } => write!(f, "its doors could not be opened: {cause}"),
+            Self::AgentUnavailable { cause } => write!(f, "the agent can't be reached: {cause}"),
+            Self::InvalidRequest { cause } => write!(f, "the request is malformed: {cause}"),
+        }
+    }
+}
+
+/// The line of the policy that decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulePlace {
+    /// The rule's path in the policy, such as `budgets.session`.
+    pub rule: String,
+    /// Its line, from 1.
+    pub line: u32,
+}
+
+/// A refusal, whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// Why.
+    pub reason: Reason,
+    /// By which line of the policy; none where no rule was the cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RulePlace>,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.reason)?;
+        if let Some(RulePlace { rule, line }) = &self.rule {
+            write!(f, " (`{rule}`, line {line} of the policy)")?;
+        }
+        write!(f, "; {}", self.reason.way_out())
+    }
+}
