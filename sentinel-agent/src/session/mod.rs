@@ -1,1 +1,3 @@
 //! Sessions: the cgroup that holds one, and the launch of its command.
+
+pub mod cgroup;
