@@ -1,0 +1,270 @@
+//! What is legal in a policy but probably not meant.
+//!
+//! Invariant: a doubt is only ever a warning: nothing here changes the policy.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use sentinel_engine::{Cidr, ExecRule, NetworkRule, Policy};
+use sentinel_proto::{ActionName, Money};
+
+use crate::field::Field;
+use crate::problem::{Complaint, Findings, Place};
+use crate::quoted::Quoted;
+
+/// With more endpoints than this, they are not compared with each other: that takes the square of their number.
+const MAX_COMPARED: usize = 1_000;
+
+/// Where the policy says what, as far as doubts ask for it.
+#[derive(Debug, Default)]
+pub(crate) struct Mentions {
+    in_baseline: bool,
+    session_limit: Option<Spot>,
+    run_limit: Option<Spot>,
+    action_limits: BTreeMap<ActionName, Spot>,
+    cost_floors: BTreeMap<ActionName, Spot>,
+    denied: BTreeMap<ActionName, Spot>,
+    allowed: BTreeMap<ActionName, Spot>,
+    rules: Vec<(ActionName, Spot)>,
+    endpoints: Vec<Door<NetworkRule>>,
+    executables: Vec<Door<ExecRule>>,
+}
+
+#[derive(Clone, Debug)]
+struct Spot {
+    place: Place,
+    path: String,
+}
+
+impl Spot {
+    fn of(field: &Field<'_>) -> Self {
+        Self { place: field.place(), path: field.path.clone() }
+    }
+
+    fn key_of(field: &Field<'_>) -> Self {
+        Self { place: field.label, path: field.path.clone() }
+    }
+
+    /// The list that an entry stands in.
+    fn list(&self) -> &str {
+        self.path.rsplit_once('[').map_or(&self.path, |(list, _)| list)
+    }
+}
+
+#[derive(Debug)]
+struct Door<R> {
+    rule: R,
+    spot: Spot,
+    in_baseline: bool,
+}
+
+impl Mentions {
+    pub(crate) fn enter_baseline(&mut self) {
+        self.in_baseline = true;
+    }
+
+    pub(crate) fn leave_baseline(&mut self) {
+        self.in_baseline = false;
+    }
+
+    pub(crate) fn session_limit(&mut self, field: &Field<'_>) {
+        self.session_limit = Some(Spot::of(field));
+    }
+
+    pub(crate) fn run_limit(&mut self, field: &Field<'_>) {
+        self.run_limit = Some(Spot::of(field));
+    }
+
+    pub(crate) fn action_limit(&mut self, name: &ActionName, field: &Field<'_>) {
+        self.rule(name, field);
+        self.action_limits.insert(name.clone(), Spot::of(field));
+    }
+
+    pub(crate) fn cost_floor(&mut self, name: &ActionName, field: &Field<'_>) {
+        self.cost_floors.insert(name.clone(), Spot::key_of(field));
+    }
+
+    pub(crate) fn denied(&mut self, name: &ActionName, field: &Field<'_>) {
+        self.denied.insert(name.clone(), Spot::of(field));
+    }
+
+    pub(crate) fn allowed(&mut self, name: &ActionName, field: &Field<'_>) {
+        self.allowed.insert(name.clone(), Spot::of(field));
+    }
+
+    /// Any rule for an action, by its key.
+    pub(crate) fn rule(&mut self, name: &ActionName, field: &Field<'_>) {
+        self.rules.push((name.clone(), Spot::key_of(field)));
+    }
+
+    pub(crate) fn endpoint(&mut self, rule: NetworkRule, field: &Field<'_>) {
+        self.endpoints.push(Door { rule, spot: Spot::of(field), in_baseline: self.in_baseline });
+    }
+
+    pub(crate) fn executable(&mut self, rule: &ExecRule, field: &Field<'_>) {
+        self.executables.push(Door {
+            rule: rule.clone(),
+            spot: Spot::of(field),
+            in_baseline: self.in_baseline,
+        });
+    }
+}
+
+/// Warns of what is doubtful.
+pub(crate) fn look(policy: &Policy, mentions: &Mentions, found: &mut Findings) {
+    if *policy == Policy::empty() {
+        let message = "the policy says nothing: any action may start, and nothing is open to any";
+        warn(
+            &Spot { place: Place::START, path: String::new() },
+            message,
+            "write rules, or keep it so",
+            found,
+        );
+    }
+    actions_that_never_start(policy, mentions, found);
+    limits_that_are_never_reached(policy, mentions, found);
+    endpoints(mentions, found);
+    executables(mentions, found);
+}
+
+fn warn(spot: &Spot, message: impl Into<String>, way_out: impl Into<String>, found: &mut Findings) {
+    found.warning(spot.place, &spot.path, Complaint::new(message, way_out));
+}
+
+fn actions_that_never_start(policy: &Policy, mentions: &Mentions, found: &mut Findings) {
+    for (name, spot) in &mentions.allowed {
+        if let Some(line) = policy.denied.get(name) {
+            let message =
+                format!("{} is denied too, on line {line}, and denied it stays", Quoted(name.as_str()));
+            warn(spot, message, "remove it from one of the two lists", found);
+        }
+    }
+    for (name, spot) in &mentions.rules {
+        let action = Quoted(name.as_str());
+        if let Some(line) = policy.denied.get(name) {
+            let message = format!("{action} is denied on line {line}, so this never matters");
+            warn(spot, message, "remove it from `denied_actions`, or remove this", found);
+        } else if let Some(allowed) = &policy.allowed
+            && !allowed.names.contains_key(name)
+        {
+            let message = format!(
+                "{action} is not in `allowed_actions` (line {}), so this never matters",
+                allowed.line
+            );
+            warn(spot, message, "add it to `allowed_actions`, or remove this", found);
+        }
+    }
+}
+
+fn limits_that_are_never_reached(policy: &Policy, mentions: &Mentions, found: &mut Findings) {
+    let budgets = &policy.budgets;
+    if let Some(session) = budgets.session {
+        let mut compare = |what: &str, amount: Money, spot: &Spot| {
+            if amount > session.amount {
+                let message = format!(
+                    "{what} may spend {amount} dollars, but the whole session only {} (line {})",
+                    session.amount, session.line
+                );
+                warn(spot, message, "lower it to what can be reached, or raise `session`", found);
+            }
+        };
+        if let (Some(run), Some(spot)) = (budgets.run, &mentions.run_limit) {
+            compare("a run", run.amount, spot);
+        }
+        for (name, limit) in &budgets.actions {
+            if let Some(spot) = mentions.action_limits.get(name) {
+                compare("the action", limit.amount, spot);
+            }
+        }
+    }
+    for (name, spot) in &mentions.cost_floors {
+        let Some(rule) = policy.actions.get(name) else { continue };
+        let limits = [budgets.session, budgets.run, budgets.actions.get(name).copied()];
+        if let Some(limit) = limits.into_iter().flatten().find(|limit| limit.amount < rule.cost_floor) {
+            let message = format!(
+                "the action costs at least {} dollars, but the budget of line {} is {}: it can never start",
+                rule.cost_floor, limit.line, limit.amount
+            );
+            warn(spot, message, "raise the budget, or lower `cost_usd`", found);
+        }
+    }
+}
+
+fn endpoints(mentions: &Mentions, found: &mut Findings) {
+    for door in &mentions.endpoints {
+        wide_or_odd(&door.rule, &door.spot, found);
+        if mentions.endpoints.len() > MAX_COMPARED {
+            continue;
+        }
+        if let Some(other) = mentions.endpoints.iter().find(|other| makes_needless(other, door)) {
+            let message = format!("line {} opens this already", other.rule.line);
+            let way_out = if other.in_baseline && !door.in_baseline {
+                "remove it here, or from the baseline if only this action needs it"
+            } else {
+                "remove it, or the wider one if that is too wide"
+            };
+            warn(&door.spot, message, way_out, found);
+        }
+    }
+}
+
+/// Whether a rule adds nothing to another one of its list or of the baseline. Of two equal ones, the second.
+fn makes_needless(other: &Door<NetworkRule>, door: &Door<NetworkRule>) -> bool {
+    if !covers(&other.rule, &door.rule) {
+        return false;
+    }
+    if other.spot.list() == door.spot.list() {
+        return !covers(&door.rule, &other.rule) || other.spot.place < door.spot.place;
+    }
+    other.in_baseline && !door.in_baseline
+}
+
+fn wide_or_odd(rule: &NetworkRule, spot: &Spot, found: &mut Findings) {
+    let Cidr { address, prefix } = rule.cidr;
+    if prefix == 0 {
+        let message = "this opens every address of the Internet, and this machine's own services too";
+        warn(spot, message, "name the networks that are needed", found);
+    } else if address.is_unspecified()
+        && matches!((address, prefix), (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128))
+    {
+        let message = format!("`{address}` is not any address, but this machine");
+        warn(spot, message, "write `0.0.0.0/0` for any IPv4 address, or `127.0.0.1` for this machine", found);
+    }
+}
+
+/// Whether whatever the second opens is open by the first.
+fn covers(wide: &NetworkRule, narrow: &NetworkRule) -> bool {
+    wide.protocol == narrow.protocol
+        && (wide.port.is_none() || wide.port == narrow.port)
+        && wide.cidr.prefix <= narrow.cidr.prefix
+        && shared_bits(wide.cidr.address, narrow.cidr.address) >= Some(u32::from(wide.cidr.prefix))
+}
+
+/// How many first bits two addresses share; none for addresses of different families.
+fn shared_bits(one: IpAddr, other: IpAddr) -> Option<u32> {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => Some((one.to_bits() ^ other.to_bits()).leading_zeros()),
+        (IpAddr::V6(one), IpAddr::V6(other)) => Some((one.to_bits() ^ other.to_bits()).leading_zeros()),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+    }
+}
+
+fn executables(mentions: &Mentions, found: &mut Findings) {
+    let baseline: BTreeMap<&PathBuf, u32> = mentions
+        .executables
+        .iter()
+        .filter(|door| door.in_baseline)
+        .map(|door| (&door.rule.path, door.rule.line))
+        .collect();
+    for Door { rule, spot, in_baseline } in &mentions.executables {
+        if rule.writable_accepted {
+            let message = "the application can replace what is behind this path and run that instead";
+            warn(spot, message, "use a file that only root can write, where there is one", found);
+        }
+        if let Some(line) = baseline.get(&rule.path).filter(|_| !in_baseline) {
+            let message = format!("line {line} allows this to any action already");
+            warn(spot, message, "remove it here, or from the baseline if only this action needs it", found);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `grants:` of an action, and their numbers.
+//!
+//! Invariant: equal sets of doors share a number whatever their order, different ones never do; number 0 is the
+//! baseline, and no number is above 63.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use sentinel_engine::{Cidr, Grant, MAX_GRANTS, Protocol};
+
+use crate::doubts::Mentions;
+use crate::field::{Field, Keys};
+use crate::lower::{exec, network};
+use crate::problem::{Complaint, Findings};
+
+const KEYS: Keys = Keys {
+    known: &["network", "exec"],
+    later: &["keep_alive"],
+    example: "{network: ['192.0.2.10:443'], exec: [/usr/bin/make]}",
+};
+
+/// What a grant opens, without order and lines.
+type Doors = (BTreeSet<(Protocol, Cidr, Option<u16>)>, BTreeSet<(PathBuf, bool)>);
+
+/// The grants so far.
+pub(super) struct Grants {
+    grants: Vec<Grant>,
+    indices: BTreeMap<Doors, usize>,
+}
+
+impl Grants {
+    /// Grants that come behind those: the baseline.
+    pub(super) fn behind(baseline: Vec<Grant>) -> Self {
+        Self { grants: baseline, indices: BTreeMap::new() }
+    }
+
+    pub(super) fn finish(self) -> Vec<Grant> {
+        self.grants
+    }
+
+    /// The number of an action's grant; none if it opens nothing beyond the baseline.
+    pub(super) fn read(
+        &mut self,
+        field: &Field<'_>,
+        mentions: &mut Mentions,
+        found: &mut Findings,
+    ) -> Option<usize> {
+        let problems_before = found.problem_count();
+        let section = field.section(&KEYS, found)?;
+        let network = section.field("network").map(|field| network::read(field, mentions, found));
+        let exec = section.field("exec").map(|field| exec::read(field, mentions, found));
+        if found.problem_count() > problems_before {
+            return None;
+        }
+        let grant = Grant { network: network.unwrap_or_default(), exec: exec.unwrap_or_default() };
+        self.index_of(grant, field, found)
+    }
+
+    fn index_of(&mut self, grant: Grant, field: &Field<'_>, found: &mut Findings) -> Option<usize> {
+        if grant == Grant::default() {
+            return None;
+        }
+        let doors: Doors = (
+            grant.network.iter().map(|rule| (rule.protocol, rule.cidr, rule.port)).collect(),
+            grant.exec.iter().map(|rule| (rule.path.clone(), rule.writable_accepted)).collect(),
+        );
+        if let Some(index) = self.indices.get(&doors) {
+            return Some(*index);
+        }
+        let index = self.grants.len();
+        if index > MAX_GRANTS {
+            let complaint = Complaint::new(
+                format!("this is the grant number {index}; a policy has at most {MAX_GRANTS} different ones"),
+                "give actions that open nearly the same doors equal grants, which count once",
+            );
+            found.problem(field.label, &field.path, complaint);
+        }
+        self.indices.insert(doors, index);
+        self.grants.push(grant);
+        Some(index)
+    }
+}

@@ -1,0 +1,152 @@
+//! Problems as a report that shows the source, in the manner of a compiler.
+//!
+//! Invariant: no character of the text or of the file's name reaches the report unless it is visible.
+
+use std::fmt::Write as _;
+
+use crate::problem::Problem;
+use crate::quoted::{push_shown, shown};
+
+/// How much of a source line is shown.
+const MAX_WIDTH: usize = 100;
+/// How much of a long line is shown before the place in question.
+const LEAD: usize = 40;
+/// How many problems are shown; a text with more is no policy gone wrong, but another file.
+const MAX_SHOWN: usize = 1_000;
+
+pub(crate) fn report(
+    severity: &str,
+    noun: &str,
+    problems: &[Problem],
+    file_name: &str,
+    text: &str,
+) -> String {
+    let mut report = String::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+    let file_name = shown(file_name);
+    for problem in problems.iter().take(MAX_SHOWN) {
+        let index = usize::try_from(problem.line.saturating_sub(1)).ok();
+        let line = index.and_then(|index| lines.get(index)).copied().unwrap_or("");
+        push_problem(&mut report, severity, problem, &file_name, line);
+    }
+    if !problems.is_empty() {
+        let plural = if problems.len() == 1 { "" } else { "s" };
+        let rest = if problems.len() > MAX_SHOWN {
+            format!(", of which the first {MAX_SHOWN} are shown")
+        } else {
+            String::new()
+        };
+        let _infallible = writeln!(report, "{file_name}: {} {noun}{plural}{rest}", problems.len());
+    }
+    report
+}
+
+fn push_problem(report: &mut String, severity: &str, problem: &Problem, file_name: &str, line: &str) {
+    let Problem { line: number, column, width, path, message, way_out } = problem;
+    let number = number.to_string();
+    let margin = " ".repeat(number.len());
+    let excerpt = Excerpt::new(line, to_usize(*column).saturating_sub(1), to_usize(*width));
+    let about = if path.is_empty() { String::new() } else { format!(" {path}") };
+    let _infallible = write!(
+        report,
+        "{severity}: {message}\n \
+         {margin}--> {file_name}:{number}:{column}\n \
+         {margin} |\n \
+         {number} | {source}\n \
+         {margin} | {indent}{carets}{about}\n \
+         {margin} = {way_out}\n\n",
+        source = excerpt.source,
+        indent = " ".repeat(excerpt.indent),
+        carets = "^".repeat(excerpt.carets),
+    );
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// A part of a line, escaped, and where in it the carets go.
+struct Excerpt {
+    source: String,
+    indent: usize,
+    carets: usize,
+}
+
+impl Excerpt {
+    fn new(line: &str, start: usize, width: usize) -> Self {
+        let is_long = line.chars().nth(MAX_WIDTH).is_some();
+        let skipped = if is_long { start.saturating_sub(LEAD) } else { 0 };
+        let mut source = String::new();
+        if skipped > 0 {
+            source.push('…');
+        }
+        let (mut indent, mut carets) = (None, 0_usize);
+        let mut length = source.chars().count();
+        let end = start.saturating_add(width);
+        let mut characters = line.chars().enumerate().skip(skipped);
+        for (position, character) in characters.by_ref() {
+            if length >= MAX_WIDTH {
+                source.push('…');
+                break;
+            }
+            if position == start {
+                indent = Some(length);
+            }
+            let mut piece = String::new();
+            // One cell, so that the carets stand where the eye expects them.
+            push_shown(if character == '\t' { ' ' } else { character }, &mut piece);
+            let cells = piece.chars().count();
+            if (start..end).contains(&position) {
+                carets = carets.saturating_add(cells);
+            }
+            length = length.saturating_add(cells);
+            source.push_str(&piece);
+        }
+        Self { indent: indent.unwrap_or(length), carets: carets.max(1), source: source.trim_end().to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(line: u32, column: u32, width: u32) -> Problem {
+        Problem {
+            line,
+            column,
+            width,
+            path: "budgets.run".to_owned(),
+            message: "`'1.0'` is in quotes".to_owned(),
+            way_out: "write `run: 1.0`".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_value() {
+        let text = "budgets:\r\n  run: '1.0'\r\n";
+        let expected = "error: `'1.0'` is in quotes\n  --> p.yaml:2:8\n   |\n 2 |   run: '1.0'\n   |        ^^^^^ budgets.run\n   = write `run: 1.0`\n\np.yaml: 1 problem\n";
+        assert_eq!(report("error", "problem", &[problem(2, 8, 5)], "p.yaml", text), expected);
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_passed_on() {
+        let rendered = report("error", "problem", &[problem(1, 4, 1)], "\u{1b}[2J", "a\t\u{1b}[31mx\u{202e}");
+        assert!(!rendered.contains(['\u{1b}', '\u{202e}', '\t']), "{rendered:?}");
+        assert!(rendered.contains(r"a \u{1b}[31mx\u{202e}"), "{rendered}");
+    }
+
+    #[test]
+    fn a_very_long_line_is_shown_around_the_place() {
+        let line = format!("{}X{}", "a".repeat(5_000), "b".repeat(5_000));
+        let excerpt = Excerpt::new(&line, 5_000, 1);
+        assert!(excerpt.source.chars().count() <= MAX_WIDTH + 1);
+        assert_eq!(excerpt.source.chars().nth(excerpt.indent), Some('X'));
+    }
+
+    #[test]
+    fn a_place_behind_the_text_is_shown_at_its_end() {
+        let rendered = report("error", "problem", &[problem(9, 1, 1)], "p.yaml", "a: 1\n");
+        assert!(rendered.contains(" 9 | \n   | ^ "), "{rendered}");
+    }
+}
