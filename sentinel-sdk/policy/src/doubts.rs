@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use sentinel_engine::{Cidr, ExecRule, NetworkRule, Policy};
+use sentinel_engine::{Cidr, ExecRule, NetworkRule, OnExhausted, Policy};
 use sentinel_proto::{ActionName, Money};
 
 use crate::field::Field;
+use crate::lower::network_entry;
 use crate::problem::{Complaint, Findings, Place};
 use crate::quoted::Quoted;
 
@@ -124,7 +125,7 @@ pub(crate) fn look(policy: &Policy, mentions: &Mentions, found: &mut Findings) {
     }
     actions_that_never_start(policy, mentions, found);
     limits_that_are_never_reached(policy, mentions, found);
-    endpoints(mentions, found);
+    endpoints(policy, mentions, found);
     executables(mentions, found);
 }
 
@@ -191,14 +192,19 @@ fn limits_that_are_never_reached(policy: &Policy, mentions: &Mentions, found: &m
     }
 }
 
-fn endpoints(mentions: &Mentions, found: &mut Findings) {
+fn endpoints(policy: &Policy, mentions: &Mentions, found: &mut Findings) {
+    let has_limit = policy.budgets.session.is_some() || policy.budgets.run.is_some();
+    let baseline_stays = policy.on_exhausted == OnExhausted::Keep || !has_limit;
     for door in &mentions.endpoints {
         wide_or_odd(&door.rule, &door.spot, found);
         if mentions.endpoints.len() > MAX_COMPARED {
             continue;
         }
-        if let Some(other) = mentions.endpoints.iter().find(|other| makes_needless(other, door)) {
-            let message = format!("line {} opens this already", other.rule.line);
+        if let Some(other) =
+            mentions.endpoints.iter().find(|other| makes_needless(other, door, baseline_stays))
+        {
+            let wide = network_entry(&other.rule);
+            let message = format!("`{wide}` of line {} opens this already", other.rule.line);
             let way_out = if other.in_baseline && !door.in_baseline {
                 "remove it here, or from the baseline if only this action needs it"
             } else {
@@ -209,15 +215,16 @@ fn endpoints(mentions: &Mentions, found: &mut Findings) {
     }
 }
 
-/// Whether a rule adds nothing to another one of its list or of the baseline. Of two equal ones, the second.
-fn makes_needless(other: &Door<NetworkRule>, door: &Door<NetworkRule>) -> bool {
+/// Whether a rule adds nothing to another one of its list (of two equal ones, the second) or of the baseline. A baseline
+/// that closes with the budget makes no grant needless: an action in flight keeps its own doors.
+fn makes_needless(other: &Door<NetworkRule>, door: &Door<NetworkRule>, baseline_stays: bool) -> bool {
     if !covers(&other.rule, &door.rule) {
         return false;
     }
     if other.spot.list() == door.spot.list() {
         return !covers(&door.rule, &other.rule) || other.spot.place < door.spot.place;
     }
-    other.in_baseline && !door.in_baseline
+    baseline_stays && other.in_baseline && !door.in_baseline
 }
 
 fn wide_or_odd(rule: &NetworkRule, spot: &Spot, found: &mut Findings) {

@@ -19,13 +19,7 @@
 )]
 #![cfg_attr(
     test,
-    expect(
-        clippy::arithmetic_side_effects,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::unwrap_used,
-        reason = "a test fails by panicking"
-    )
+    expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")
 )]
 
 mod build;

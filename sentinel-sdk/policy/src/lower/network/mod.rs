@@ -143,7 +143,7 @@ fn network_of(network: &str, behind: &str) -> Result<Cidr, Complaint> {
         Some(_) => IpAddr::V6(ipv6(address, behind)?),
         None => IpAddr::V4(ipv4(address, behind)?),
     };
-    let prefix = prefix.map_or(Ok(width(address)), |prefix| prefix_of(prefix, address))?;
+    let prefix = prefix.map_or_else(|| Ok(width(address)), |prefix| prefix_of(prefix, address))?;
     let cidr = Cidr { address, prefix };
     check_mapped(cidr, behind)?;
     let first = first_address(cidr);
@@ -246,7 +246,7 @@ fn check_mapped(cidr: Cidr, behind: &str) -> Result<(), Complaint> {
     let all_mapped = Cidr { address: Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().into(), prefix: cidr.prefix };
     if first_address(all_mapped) == first_address(cidr) {
         return Err(Complaint::new(
-            format!("the network {} holds all IPv4 addresses in their IPv6 form", host(cidr)),
+            format!("the network `{}` holds all IPv4 addresses in their IPv6 form", host(cidr)),
             format!(
                 "write `[2000::/3]:{0}` for all public IPv6 addresses, and `0.0.0.0/0:{0}` for IPv4",
                 shown(behind)
