@@ -4,5 +4,13 @@
 //! brings it events or carries out its replies. The two binaries are thin.
 
 pub mod cli;
+pub mod clock;
+pub mod connection;
+pub mod denials;
+pub mod daemon;
 pub mod enforcer;
+pub mod intake;
+pub mod peer;
+pub mod server;
 pub mod session;
+pub mod watch;

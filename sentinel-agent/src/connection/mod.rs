@@ -1,0 +1,283 @@
+//! A connection: frames in, frames out.
+//!
+//! Invariant: whatever a peer sends or doesn't, it costs others nothing: one frame's bytes and [`MOST_WAITING`]
+//! messages are kept for it, [`MOST_OUTBOUND_BYTES`] of answers, and what it has to finish has a deadline.
+
+mod reading;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::net::{SendFlags, send};
+use sentinel_proto::app::{RefusalCode, Refused, RequestId};
+use sentinel_proto::{admin, app, encode_frame};
+use serde::Serialize;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::intake::{Intake, Lane};
+use crate::peer::{Opener, Sender};
+use crate::watch;
+use reading::Reading;
+
+/// From its start on, a connection has so long to say hello.
+pub const HELLO_TIME: Duration = Duration::from_secs(5);
+/// From its first byte on, a frame has so long to be whole; and the last answer to be taken.
+pub const FRAME_TIME: Duration = Duration::from_secs(10);
+/// A connection's messages that wait for the driver; it isn't read meanwhile.
+pub const MOST_WAITING: usize = 16;
+/// Answers that a peer has not taken; one that lets more pile up is closed.
+pub const MOST_OUTBOUND_BYTES: usize = 256 * 1024;
+
+/// Which socket it came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// `agent.sock`.
+    Application,
+    /// `admin.sock`.
+    Operator,
+}
+
+/// A whole message.
+#[derive(Debug)]
+pub enum Message {
+    /// Of an application.
+    Application(app::Request),
+    /// Of an operator, with the descriptor that came along.
+    Operator(admin::Request, Option<OwnedFd>),
+}
+
+/// What connections bring to the driver.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A message, and who the kernel says wrote it.
+    Message(Rc<Connection>, Sender, Message),
+    /// A connection is over, and everything that it had to say has been handled.
+    Closed(Rc<Connection>),
+    /// A process with actions is over.
+    ProcessGone {
+        /// Its pid.
+        pid: u32,
+        /// When its mark was made: a later process with that pid is another.
+        marked_at: Duration,
+    },
+}
+
+/// The driver's side of a connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its number, never used again.
+    pub id: u64,
+    /// Which socket it came in by.
+    pub door: Door,
+    /// The process that opened it.
+    pub opener: Opener,
+    socket: AsyncFd<OwnedFd>,
+    lane: Cell<Option<Lane>>,
+    waiting: Cell<usize>,
+    drained_at: Cell<Duration>,
+    outbound: RefCell<VecDeque<u8>>,
+    is_closing: Cell<bool>,
+    is_broken: Cell<bool>,
+    changed: Notify,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    ///
+    /// # Errors
+    /// The kernel doesn't say who opened it, or it can't be watched.
+    pub fn new(id: u64, door: Door, socket: OwnedFd) -> io::Result<Rc<Self>> {
+        let opener = Opener::of(socket.as_fd())?;
+        Ok(Rc::new(Self {
+            id,
+            door,
+            opener,
+            socket: watch::both_ways(socket)?,
+            lane: Cell::new(None),
+            waiting: Cell::new(0),
+            drained_at: Cell::new(Duration::ZERO),
+            outbound: RefCell::default(),
+            is_closing: Cell::new(false),
+            is_broken: Cell::new(false),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// The lane of its messages, once its hello was answered.
+    #[must_use]
+    pub fn lane(&self) -> Option<Lane> {
+        self.lane.get()
+    }
+
+    /// When nothing more was there to read, last. What came since was written since.
+    #[must_use]
+    pub fn drained_at(&self) -> Duration {
+        self.drained_at.get()
+    }
+
+    /// Lets the conversation begin: its messages go to this lane from now on.
+    pub fn greet(&self, lane: Lane) {
+        self.lane.set(Some(lane));
+        self.changed.notify_one();
+    }
+
+    /// Says that the driver has taken one of its messages, so that more may be read.
+    pub fn taken(&self) {
+        let waiting = self.waiting.get();
+        self.waiting.set(waiting.saturating_sub(1));
+        if waiting >= MOST_WAITING {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Sends a message, at once if the peer takes it. One that can't be sent ends the connection.
+    pub fn send<T: Serialize>(&self, message: &T) {
+        let frame = match encode_frame(message) {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::error!(connection = self.id, %error, "an answer could not be written; closing");
+                return self.break_off();
+            }
+        };
+        let mut outbound = self.outbound.borrow_mut();
+        let mut rest = frame.as_slice();
+        if outbound.is_empty() {
+            match self.write(rest) {
+                Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_peer_gone) => return self.break_off(),
+            }
+        }
+        if rest.is_empty() {
+            return;
+        }
+        if outbound.len().saturating_add(rest.len()) > MOST_OUTBOUND_BYTES {
+            tracing::info!(pid = self.opener.sender.pid, "a peer doesn't take its answers; closing");
+            return self.break_off();
+        }
+        outbound.extend(rest);
+        self.changed.notify_one();
+    }
+
+    /// Refuses a message. Without a request number, or where no conversation has begun, the connection ends.
+    pub fn refuse(&self, request: Option<RequestId>, code: RefusalCode, message: impl Into<String>) {
+        let refused = Refused { request, code, message: message.into() };
+        match self.door {
+            Door::Application => self.send(&app::Reply::Refused(refused)),
+            Door::Operator => self.send(&admin::Reply::Refused(refused)),
+        }
+        if request.is_none() || self.lane.get().is_none() {
+            self.close();
+        }
+    }
+
+    /// Ends the connection when what is outbound has been taken.
+    pub fn close(&self) {
+        self.is_closing.set(true);
+        self.changed.notify_one();
+    }
+
+    fn break_off(&self) {
+        self.is_broken.set(true);
+        self.changed.notify_one();
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(self.socket.get_ref(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+    }
+
+    /// Writes what is outbound, as far as the peer takes it.
+    fn flush(&self) -> io::Result<()> {
+        let mut outbound = self.outbound.borrow_mut();
+        while !outbound.is_empty() {
+            let (first, _) = outbound.as_slices();
+            let sent = self.write(first)?;
+            outbound.drain(..sent);
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_broken.get() || (self.is_closing.get() && self.outbound.borrow().is_empty())
+    }
+}
+
+/// Serves a connection until it is over: messages go to the intake, answers to the peer. `buffer` is for the bytes of
+/// one read, and shared. `on_greeted` is dropped when the hello was answered, or at the end.
+pub async fn serve<G>(
+    connection: Rc<Connection>,
+    intake: Rc<Intake<Arrival>>,
+    buffer: Rc<RefCell<Box<[u8]>>>,
+    on_greeted: G,
+) {
+    let opened = Instant::now();
+    let mut reading = Reading::default();
+    let mut stranger = Some(on_greeted);
+    let mut closing_since = None;
+    while !connection.is_over() {
+        reading.deliver(&connection, &intake);
+        if connection.lane.get().is_some() {
+            stranger = None;
+        }
+        let is_closing = connection.is_closing.get();
+        let due = if is_closing {
+            Some(*closing_since.get_or_insert_with(Instant::now) + FRAME_TIME)
+        } else if connection.lane.get().is_none() {
+            Some(opened + HELLO_TIME)
+        } else {
+            reading.begun_at().map(|begun| begun + FRAME_TIME)
+        };
+        let wants_more = !is_closing && reading.wants_more(&connection);
+        let has_outbound = !connection.outbound.borrow().is_empty();
+        tokio::select! {
+            biased;
+            ready = connection.socket.readable(), if wants_more => match ready {
+                Ok(mut guard) => if reading.read(&connection, &mut buffer.borrow_mut()).is_drained() {
+                    guard.clear_ready();
+                },
+                Err(_runtime_gone) => break,
+            },
+            ready = connection.socket.writable(), if has_outbound => match ready {
+                Ok(mut guard) => match connection.flush() {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                    Err(_peer_gone) => break,
+                },
+                Err(_runtime_gone) => break,
+            },
+            () = connection.changed.notified() => {}
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                if is_closing {
+                    break;
+                }
+                let late = if connection.lane.get().is_none() {
+                    format!("no hello within {} s", HELLO_TIME.as_secs())
+                } else {
+                    format!("a frame was not whole within {} s", FRAME_TIME.as_secs())
+                };
+                connection.refuse(None, RefusalCode::Malformed, late);
+            }
+        }
+    }
+    drop(stranger);
+    connection.is_broken.set(true);
+    let lane = match (connection.lane.get(), connection.door) {
+        (Some(lane), _) => lane,
+        (None, door) => first_lane(door),
+    };
+    intake.push(lane, Arrival::Closed(connection));
+}
+
+/// The lane of a hello.
+const fn first_lane(door: Door) -> Lane {
+    match door {
+        Door::Application => Lane::Strangers,
+        Door::Operator => Lane::Host,
+    }
+}
