@@ -104,6 +104,10 @@ pub enum Fact {
         session: SessionId,
         /// In which run it had started.
         run: u64,
+        /// For which scope it was.
+        scope: ScopeId,
+        /// What it had open.
+        grants: GrantSet,
         /// Its name.
         action: ActionName,
         /// Its tags.

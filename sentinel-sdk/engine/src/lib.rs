@@ -15,12 +15,20 @@
     clippy::wildcard_enum_match_arm
 )]
 
+mod apply;
+mod budget;
+mod decide;
+mod effects;
 mod event;
 mod fact;
 mod grant;
 mod policy;
+mod rate;
+mod state;
 mod time;
 
+pub use decide::{MAX_ACTION_NAMES, MAX_IN_FLIGHT, decide};
+pub use effects::effects;
 pub use event::{ActionRequest, Event};
 pub use fact::{Attempt, Effect, Fact, SessionEnding};
 pub use grant::{GrantSet, ScopeId};
@@ -28,4 +36,5 @@ pub use policy::{
     ActionRule, Allowlist, Budgets, Cidr, ExecRule, Grant, Limit, MAX_GRANTS, Mode, NetworkRule, OnExhausted,
     Policy, Protocol, RateLimit,
 };
+pub use state::{Counters, InFlight, SessionTotals, State};
 pub use time::Now;
