@@ -1,3 +1,61 @@
-//! To be written.
+//! Sentinel's automation: what cargo can't do alone. One file a task.
 
-fn main() {}
+#![expect(clippy::print_stdout, reason = "a task tells what it does")]
+
+mod bench;
+mod build_ebpf;
+mod command;
+mod demo;
+mod leftovers;
+mod licences;
+mod lint;
+mod object;
+mod reaper;
+mod setup;
+mod test;
+mod tiers;
+mod toolchain;
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and measures Sentinel.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Installs what building and testing need, and says what and why.
+    Setup,
+    /// Builds the kernel side's object where it is missing or stale, and tells what is in it.
+    BuildEbpf,
+    /// Runs a research agent and a rogue under a policy, and prints who was stopped by what.
+    Demo,
+    /// Runs every test of tier ci, and checks that nothing is left behind.
+    Test {
+        /// Only tests whose name has this in it.
+        filter: Option<String>,
+    },
+    /// Checks the house rules: format, lints, licences.
+    Lint,
+    /// Prints what a guarded action, a connect and an exec cost.
+    Bench,
+}
+
+fn main() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a folder around it")?;
+    match Arguments::parse().task {
+        Task::Setup => setup::setup(root),
+        Task::BuildEbpf => build_ebpf::build_ebpf(root),
+        Task::Demo => demo::demo(root),
+        Task::Test { filter } => test::test(root, filter.as_deref()),
+        Task::Lint => lint::lint(root),
+        Task::Bench => bench::bench(root),
+    }
+}

@@ -1,0 +1,28 @@
+//! Sentinel's kernel side: looks up, compares, reports. No policy, no strings that decide, no loops over rules.
+//!
+//! Invariant: a task or socket that is governed gets nothing that no open rule names, whatever fails on the way.
+
+#![no_std]
+#![no_main]
+
+mod connect;
+mod exec;
+mod fork;
+mod maps;
+mod offsets;
+mod report;
+mod rules;
+mod sendmsg;
+mod session;
+mod socket;
+
+/// LSM and tracing helpers are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// The verifier refuses a program from which this can be reached: it is an endless loop on purpose.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

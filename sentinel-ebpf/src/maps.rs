@@ -1,0 +1,60 @@
+//! Every map: its key and value, who writes it, who reads it, what "full" means. None is an LRU: what is in a map stays until it is deleted.
+
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use sentinel_ebpf_common::record::Record;
+use sentinel_ebpf_common::{Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark};
+
+/// Session → what holds for it. Written by the agent, read by every hook. Full: no further session starts.
+#[map]
+pub(crate) static SESSIONS: HashMap<u32, Session> = HashMap::with_max_entries(4_096, 0);
+
+/// Cgroup id → session. Written by the agent, read where a socket is made and where an image is executed. Full: no further session starts.
+#[map]
+pub(crate) static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(4_096, 0);
+
+/// Tgid → mark. Written by the agent at enrolment and at a process's first `begin`, by the fork hook for children, cleared by the exec hook;
+/// deleted when the process is freed. Read by every hook. Full: whoever forks is killed.
+#[map]
+pub(crate) static TASKS: HashMap<u32, TaskMark> = HashMap::with_max_entries(65_536, 0);
+
+/// Scope → what is open for it now. Written by the agent alone. Full: the action that would open something is denied.
+#[map]
+pub(crate) static SCOPES: HashMap<u64, Scope> = HashMap::with_max_entries(16_384, 0);
+
+/// Endpoint → the grants that open it. Written by the agent at a session's start. Full: the session doesn't start.
+#[map]
+pub(crate) static NETWORK: HashMap<Endpoint, u64> = HashMap::with_max_entries(65_536, 0);
+
+/// As `NETWORK`, for address prefixes: the longest answers, and has the grants of those that cover it.
+#[map]
+pub(crate) static NETWORK_PREFIXES: LpmTrie<Endpoint, u64> = LpmTrie::with_max_entries(16_384, 0);
+
+/// Image → the grants that open it. Written by the agent at a session's start. Full: the session doesn't start.
+#[map]
+pub(crate) static EXEC: HashMap<Image, ImageRule> = HashMap::with_max_entries(16_384, 0);
+
+/// One slot: when the agent's driver was last alive. Written by the agent each second; 0 until then, which is stale.
+#[map]
+pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// A socket's own storage. Written where it is made and where it connects. It can't be stored: the socket is not made.
+#[btf_map]
+pub(crate) static SOCKETS: SkStorage<SocketMark> = SkStorage::new();
+
+/// Records for the agent. Full: the record is lost and counted, the refusal stands.
+#[map]
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+
+/// Session → how many records it has made in the current second. Full: its records are counted as throttled.
+#[map]
+pub(crate) static THROTTLE: HashMap<u32, crate::report::Window> = HashMap::with_max_entries(4_096, 0);
+
+/// Lost records: 0 for a full ring buffer, 1 for a throttled session. Written by the hooks, read by the agent.
+#[map]
+pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+
+/// Where a record is put together: it is too large for the stack of a program.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Record> = PerCpuArray::with_max_entries(1, 0);

@@ -1,0 +1,167 @@
+//! Tells the agent what was refused. Evidence only: a record that is lost is counted, and changes no verdict.
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_ringbuf_output};
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use aya_ebpf::programs::TracePointContext;
+use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_FORK, PATH_BYTES, Record};
+use sentinel_ebpf_common::verdict::Verdict;
+
+use crate::maps::{DROPS, RECORDS, SCRATCH, THROTTLE};
+use crate::offsets;
+use crate::session::now;
+
+/// Records that a session can make in a second; the rest is counted.
+const RECORDS_A_SECOND: u64 = 256;
+const SECOND: u64 = 1_000_000_000;
+
+const DROP_RING_FULL: u32 = 0;
+const DROP_THROTTLED: u32 = 1;
+
+/// Value of `THROTTLE`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Window {
+    started: u64,
+    count: u64,
+}
+
+/// What of a network refusal is told.
+pub(crate) struct Network {
+    pub(crate) operation: u32,
+    pub(crate) address: [u8; 16],
+    pub(crate) port: u32,
+    pub(crate) protocol: u32,
+    pub(crate) family: u32,
+    pub(crate) rule_bits: u64,
+    pub(crate) open_bits: u64,
+}
+
+/// What of a refused exec is told.
+pub(crate) struct Executed {
+    pub(crate) dev: u32,
+    pub(crate) ino: u64,
+    pub(crate) rule_bits: u64,
+    pub(crate) open_bits: u64,
+}
+
+#[inline(never)]
+pub(crate) fn report_network(session: u32, verdict: Verdict, audited: u32, network: &Network) {
+    let Some(record) = begin(session, verdict, audited) else { return };
+    record.operation = network.operation;
+    record.address = network.address;
+    record.port = network.port;
+    record.protocol = network.protocol;
+    record.family = network.family;
+    record.rule_bits = network.rule_bits;
+    record.open_bits = network.open_bits;
+    submit(record);
+}
+
+#[inline(always)]
+pub(crate) fn report_exec(
+    ctx: &TracePointContext,
+    session: u32,
+    verdict: Verdict,
+    audited: u32,
+    executed: &Executed,
+) {
+    let Some(record) = begin(session, verdict, audited) else { return };
+    record.operation = OPERATION_EXEC;
+    record.dev = executed.dev;
+    record.ino = executed.ino;
+    record.rule_bits = executed.rule_bits;
+    record.open_bits = executed.open_bits;
+    // A `__data_loc`: where the text stands in the record in the low half, its length in the high one.
+    // SAFETY: the offset is the record's own, from its format file.
+    if let Ok(place) = unsafe { ctx.read_at::<u32>(offsets::exec_filename() as usize) } {
+        let text = aya_ebpf::EbpfContext::as_ptr(ctx) as u64 + u64::from(place & 0xffff);
+        // SAFETY: the helper writes at most so many bytes, and fails on a bad address; then the path stays empty.
+        unsafe {
+            bpf_probe_read_kernel_str(record.path.as_mut_ptr().cast(), PATH_BYTES as u32, text as *const _)
+        };
+    }
+    submit(record);
+}
+
+#[inline(always)]
+pub(crate) fn report_fork(session: u32, verdict: Verdict) {
+    let Some(record) = begin(session, verdict, 0) else { return };
+    record.operation = OPERATION_FORK;
+    submit(record);
+}
+
+/// A record with who and when in it; none where the session has made too many.
+#[inline(always)]
+fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<&'static mut Record> {
+    let now = now();
+    if is_throttled(session, now) {
+        count_drop(DROP_THROTTLED);
+        return None;
+    }
+    let Some(record) = SCRATCH.get_ptr_mut(0) else {
+        count_drop(DROP_RING_FULL);
+        return None;
+    };
+    // SAFETY: this CPU's own slot, used by this program run alone until it is submitted.
+    let record = unsafe { &mut *record };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    record.at = now;
+    record.operation = 0;
+    record.verdict = verdict as u32;
+    record.session = session;
+    record.audited = audited;
+    record.tgid = (pid_tgid >> 32) as u32;
+    record.tid = pid_tgid as u32;
+    record.comm = bpf_get_current_comm().unwrap_or_default();
+    record.address = [0; 16];
+    record.port = 0;
+    record.protocol = 0;
+    record.family = 0;
+    record.dev = 0;
+    record.ino = 0;
+    record.rule_bits = 0;
+    record.open_bits = 0;
+    record.path[0] = 0;
+    Some(record)
+}
+
+#[inline(always)]
+fn submit(record: &mut Record) {
+    // SAFETY: the record is whole, and the helper copies it.
+    let result = unsafe {
+        bpf_ringbuf_output(
+            (&raw const RECORDS).cast_mut().cast(),
+            (record as *mut Record).cast(),
+            core::mem::size_of::<Record>() as u64,
+            0,
+        )
+    };
+    if result != 0 {
+        count_drop(DROP_RING_FULL);
+    }
+}
+
+#[inline(always)]
+fn is_throttled(session: u32, now: u64) -> bool {
+    match THROTTLE.get_ptr_mut(&session) {
+        Some(window) => {
+            // SAFETY: the map's own memory. Two CPUs may count over each other: the limit is approximate.
+            let window = unsafe { &mut *window };
+            if now - window.started >= SECOND {
+                window.started = now;
+                window.count = 0;
+            }
+            window.count += 1;
+            window.count > RECORDS_A_SECOND
+        }
+        None => THROTTLE.insert(&session, &Window { started: now, count: 1 }, 0).is_err(),
+    }
+}
+
+#[inline(always)]
+fn count_drop(kind: u32) {
+    if let Some(count) = DROPS.get_ptr_mut(kind) {
+        // SAFETY: this CPU's own slot.
+        unsafe { *count += 1 };
+    }
+}

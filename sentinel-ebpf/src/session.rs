@@ -1,0 +1,98 @@
+//! Is the current task governed, and by which session and scopes?
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_ktime_get_boot_ns,
+};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
+use sentinel_ebpf_common::verdict::{heartbeat_is_fresh, mark_is_current, open_in_scope};
+use sentinel_ebpf_common::{SCOPE_CHAIN, Session, TaskMark};
+
+use crate::maps::{CGROUPS, HEARTBEAT, SCOPES, SESSIONS, TASKS};
+use crate::offsets;
+
+/// Now, on CLOCK_BOOTTIME, in nanoseconds.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: takes nothing, and only reads a clock.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The current process.
+#[inline(always)]
+pub(crate) fn tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Reads a member of a kernel structure; none where the address can't be read.
+#[inline(always)]
+pub(crate) fn member<T>(structure: u64, offset: u32) -> Option<T> {
+    if structure == 0 {
+        return None;
+    }
+    // SAFETY: the helper checks the address, and fails on a bad one.
+    unsafe { bpf_probe_read_kernel((structure + u64::from(offset)) as *const T) }.ok()
+}
+
+/// The current task's `task_struct`.
+#[inline(always)]
+pub(crate) fn current_task() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { bpf_get_current_task() }
+}
+
+/// When the current process started; 0, which no mark is valid for, where that can't be read.
+#[inline(always)]
+fn process_started() -> u64 {
+    let leader: Option<u64> = member(current_task(), offsets::task_group_leader());
+    leader.and_then(|leader| member(leader, offsets::task_start_boottime())).unwrap_or(0)
+}
+
+/// The current process's own mark; none where it has none, or only that of a dead process with the same pid.
+#[inline(always)]
+pub(crate) fn current_mark() -> Option<TaskMark> {
+    // SAFETY: copied at once. A concurrent write can mix two marks of one process, both of which the agent meant for it.
+    let mark = unsafe { TASKS.get(&tgid()) }.copied()?;
+    if mark_is_current(&mark, process_started()) { Some(mark) } else { None }
+}
+
+/// The session whose cgroup the current task is in, or below; 0 for none.
+#[inline(always)]
+pub(crate) fn session_of_cgroup() -> u32 {
+    // SAFETY: takes a number. Answers 0, which is no cgroup of ours, where there is no such ancestor.
+    let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(offsets::session_cgroup_level() as i32) };
+    // SAFETY: copied at once; the value is written as a whole.
+    unsafe { CGROUPS.get(&cgroup) }.copied().unwrap_or(0)
+}
+
+/// What holds for a session; none: it is unknown, and nothing is open for it.
+#[inline(always)]
+pub(crate) fn session(number: u32) -> Option<Session> {
+    // SAFETY: copied at once. A reader sees the old or the new flags, both of which the agent meant.
+    unsafe { SESSIONS.get(&number) }.copied()
+}
+
+/// Whether leased doors may be open at all.
+#[inline(always)]
+pub(crate) fn heartbeat_fresh(now: u64) -> bool {
+    match HEARTBEAT.get(0) {
+        Some(heartbeat) => heartbeat_is_fresh(*heartbeat, now),
+        None => false,
+    }
+}
+
+/// What the scopes of a mark hold open for its session now. Only to be asked while the heartbeat is fresh.
+#[inline(always)]
+pub(crate) fn open_in_scopes(mark: &TaskMark, generation: u32, now: u64) -> u64 {
+    let mut open = 0;
+    for index in 0..SCOPE_CHAIN {
+        let id = mark.scopes[index];
+        if id == 0 {
+            break;
+        }
+        // SAFETY: copied at once; a torn read can only mix what is open before and after one write of the agent.
+        if let Some(scope) = unsafe { SCOPES.get(&id) }.copied() {
+            open |= open_in_scope(&scope, mark.session, generation, now);
+        }
+    }
+    open
+}

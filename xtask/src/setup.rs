@@ -1,0 +1,100 @@
+//! `cargo xtask setup`: installs what building and testing need, and says what and why. What is there is left alone.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::command::{output, run};
+use crate::toolchain::{self, BPF_LINKER_VERSION, DEBIAN_PACKAGES, LLVM_PREFIX};
+
+/// A program that tests or builds call, the package that has it, and what for.
+const PROGRAMS: &[(&str, &str, &str)] = &[
+    ("cc", "gcc", "links Rust programs"),
+    ("curl", "curl", "the demo's unmodified program"),
+    ("bpftool", "bpftool", "tells what a test run leaves in the kernel"),
+    ("setsid", "util-linux", "keeps the clean-up after a killed test run alive"),
+];
+
+pub(crate) fn setup(root: &Path) -> anyhow::Result<()> {
+    let mut packages: Vec<(&str, &str)> = PROGRAMS
+        .iter()
+        .filter(|(program, _, _)| !is_on_path(program))
+        .map(|(_, package, why)| (*package, *why))
+        .collect();
+    // Debian's own Python: another one on the PATH may be out of a session's reach.
+    if !Path::new("/usr/bin/python3").exists() {
+        packages.push(("python3", "the demo's rogue script and the ledger's verifier"));
+    }
+    if toolchain::compiler().is_none() {
+        packages.extend(DEBIAN_PACKAGES.iter().map(|package| (*package, "compiles the eBPF object")));
+    } else if toolchain::linker().is_none() && !Path::new(LLVM_PREFIX).exists() {
+        packages.push(("llvm-22-dev", "the LLVM that bpf-linker is built against"));
+    }
+    install_packages(root, &packages)?;
+    if toolchain::linker().is_none() {
+        install_linker(root)?;
+    }
+    println!("setup: everything is there");
+    Ok(())
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = [Path::new("/usr/sbin").to_owned(), Path::new("/sbin").to_owned()];
+    std::env::split_paths(&path).chain(sbin).any(|folder| folder.join(program).is_file())
+}
+
+fn install_packages(root: &Path, packages: &[(&str, &str)]) -> anyhow::Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    for (package, why) in packages {
+        println!("setup: needs Debian's package `{package}`: {why}");
+    }
+    let names: Vec<&str> = packages.iter().map(|(package, _)| *package).collect();
+    let as_root = output(root, "id", &["-u"])?.trim() == "0";
+    if !is_on_path("apt-get") || !as_root {
+        bail!(
+            "these have to be installed first, which this task does only as root on Debian:\n  apt-get install {}\n\
+             elsewhere: a nightly Rust with rust-src, and bpf-linker {BPF_LINKER_VERSION} built against the same LLVM as \
+             {}/bin/bpf-linker; then the programs above from your distribution",
+            names.join(" "),
+            toolchain::linker_root().display()
+        );
+    }
+    run(root, "apt-get", &["update", "--quiet"])?;
+    let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
+    let status = Command::new("apt-get")
+        .args(install)
+        .args(&names)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .status()
+        .context("`apt-get` can't be started")?;
+    if !status.success() {
+        bail!("`apt-get install {}` failed: {status}", names.join(" "));
+    }
+    Ok(())
+}
+
+fn install_linker(root: &Path) -> anyhow::Result<()> {
+    let to = toolchain::linker_root();
+    println!(
+        "setup: builds bpf-linker {BPF_LINKER_VERSION} into `{}`, once (about two minutes)",
+        to.display()
+    );
+    let mut command = Command::new("cargo");
+    command
+        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--force", "--root"])
+        .arg(&to);
+    if Path::new(LLVM_PREFIX).exists() {
+        command.args(["--no-default-features", "--features", "llvm-22"]).env("LLVM_PREFIX", LLVM_PREFIX);
+    }
+    let status =
+        command.current_dir(root).stdin(Stdio::null()).status().context("`cargo` can't be started")?;
+    if !status.success() || toolchain::linker().is_none() {
+        bail!("bpf-linker could not be built; what cargo says above is the cause");
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+// Which sources an eBPF object was built from. Included by `cargo xtask build-ebpf`, which writes the hash beside the object, and by the
+// agent's build script, which compares it: both need the same rule, and neither may depend on the other.
+
+/// The object's file name in `target/sentinel-ebpf`.
+const OBJECT: &str = "sentinel.bpf.o";
+/// The file beside it with the hash of its sources.
+const STAMP: &str = "sentinel.bpf.sha256";
+
+/// The SHA-256 over names and contents of all that the object is built from, in the order of their names.
+fn hash_of_sources(folder: &std::path::Path) -> std::io::Result<String> {
+    use sha2::Digest as _;
+    let mut hash = sha2::Sha256::new();
+    for file in sources(folder)? {
+        hash.update(file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().as_bytes());
+        hash.update([0]);
+        hash.update(std::fs::read(&file)?);
+        hash.update([0]);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The files that the object is built from, sorted.
+fn sources(folder: &std::path::Path) -> std::io::Result<Vec<std::path::PathBuf>> {
+    let mut files = vec![folder.join("Cargo.toml"), folder.join("Cargo.lock"), folder.join("common/Cargo.toml")];
+    for folder in [folder.join("src"), folder.join("common/src")] {
+        for entry in std::fs::read_dir(folder)? {
+            files.push(entry?.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}

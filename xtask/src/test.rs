@@ -1,0 +1,221 @@
+//! `cargo xtask test`: everything that CI runs, from a clone with nothing built.
+//!
+//! Invariant: a test that didn't run is a failure or is named in the last lines; what a test leaves behind on the machine is a
+//! failure too.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::command::{output, run};
+use crate::leftovers::Snapshot;
+use crate::reaper::Reaper;
+use crate::tiers::{Tier, Tiers};
+use crate::{build_ebpf, setup};
+
+/// One test program.
+#[derive(Debug)]
+struct Target {
+    package: String,
+    name: String,
+    /// How cargo is told to run it.
+    selector: Vec<String>,
+    executable: String,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+}
+
+pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
+    setup::setup(root)?;
+    build_ebpf::build_ebpf(root)?;
+    // The end-to-end tests start the programs themselves, so these have to be there, and current.
+    run(root, "cargo", &["build", "--workspace", "--bins", "--examples", "--locked"])?;
+    let targets = build_tests(root)?;
+    let tests = list(root, &targets)?;
+    let tiers = Tiers::read(root)?.sort(&tests)?;
+
+    let before = Snapshot::take(root)?;
+    let reaper = Reaper::start(root)?;
+    let mut count = Count::default();
+    let mut failed_targets = Vec::new();
+    for target in &targets {
+        let prefix = format!("{}/{}::", target.package, target.name);
+        let soak: Vec<&str> = tiers
+            .iter()
+            .filter(|(_, tier)| **tier == Tier::Soak)
+            .filter_map(|(test, _)| test.strip_prefix(&prefix))
+            .collect();
+        if !run_target(root, target, filter, &soak, &mut count)? {
+            failed_targets.push(format!("{}/{}", target.package, target.name));
+        }
+    }
+    if filter.is_none() {
+        run_doc_tests(root, &mut count, &mut failed_targets)?;
+    }
+    drop(reaper);
+    let left = before.compare(root);
+
+    let soak = tiers.values().filter(|tier| **tier == Tier::Soak).count();
+    println!("\ntier ci: {} ran; tier soak: {soak} not run here", count.passed + count.failed);
+    if let Err(left) = &left {
+        println!("{left:#}");
+        count.failed += 1;
+    }
+    if !failed_targets.is_empty() {
+        println!("failed in: {}", failed_targets.join(", "));
+    }
+    println!("{} passed, {} failed", count.passed, count.failed);
+    if count.failed > 0 || !failed_targets.is_empty() {
+        bail!("the tests failed");
+    }
+    if count.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+/// Builds every test program.
+fn build_tests(root: &Path) -> anyhow::Result<Vec<Target>> {
+    let messages = output(
+        root,
+        "cargo",
+        &["test", "--workspace", "--no-run", "--locked", "--message-format=json-render-diagnostics"],
+    )?;
+    let mut targets = BTreeMap::new();
+    for message in messages.lines() {
+        let message: serde_json::Value =
+            serde_json::from_str(message).context("cargo printed what is no JSON")?;
+        let (Some(executable), Some(true)) =
+            (message["executable"].as_str(), message["profile"]["test"].as_bool())
+        else {
+            continue;
+        };
+        let name = message["target"]["name"].as_str().context("a target without a name")?.to_owned();
+        let package = package_name(message["package_id"].as_str().context("a target without a package")?)?;
+        let selector = match message["target"]["kind"][0].as_str() {
+            Some("lib" | "proc-macro") => vec!["--lib".to_owned()],
+            Some(kind @ ("bin" | "test" | "example" | "bench")) => vec![format!("--{kind}"), name.clone()],
+            kind => bail!("the target `{name}` of `{package}` is of a kind this task doesn't know: {kind:?}"),
+        };
+        // A program and a library of one name are two targets.
+        let name = if selector.len() == 1 { "lib".to_owned() } else { name };
+        let target = Target { package, name, selector, executable: executable.to_owned() };
+        targets.insert((target.package.clone(), target.name.clone()), target);
+    }
+    Ok(targets.into_values().collect())
+}
+
+/// `path+file:///folder#name@0.1.0`, or `path+file:///folder/name#0.1.0`.
+fn package_name(id: &str) -> anyhow::Result<String> {
+    let (path, version) = id.rsplit_once('#').with_context(|| format!("package id `{id}`"))?;
+    let name = match version.split_once('@') {
+        Some((name, _)) => name,
+        None => path.rsplit('/').next().unwrap_or(path),
+    };
+    Ok(name.to_owned())
+}
+
+fn list(root: &Path, targets: &[Target]) -> anyhow::Result<Vec<String>> {
+    let mut tests = Vec::new();
+    for target in targets {
+        for line in output(root, &target.executable, &["--list", "--format", "terse"])?.lines() {
+            if let Some(test) = line.strip_suffix(": test") {
+                tests.push(format!("{}/{}::{test}", target.package, target.name));
+            }
+        }
+    }
+    Ok(tests)
+}
+
+fn run_target(
+    root: &Path,
+    target: &Target,
+    filter: Option<&str>,
+    soak: &[&str],
+    count: &mut Count,
+) -> anyhow::Result<bool> {
+    let mut arguments = vec!["test", "--quiet", "--locked", "--package", &target.package];
+    arguments.extend(target.selector.iter().map(String::as_str));
+    arguments.push("--");
+    arguments.extend(filter);
+    if !soak.is_empty() {
+        arguments.push("--exact");
+        for test in soak {
+            arguments.extend(["--skip", test]);
+        }
+    }
+    run_counted(root, &arguments, &format!("{}/{}", target.package, target.name), count)
+}
+
+fn run_doc_tests(root: &Path, count: &mut Count, failed: &mut Vec<String>) -> anyhow::Result<()> {
+    if !run_counted(root, &["test", "--quiet", "--locked", "--workspace", "--doc"], "documentation", count)? {
+        failed.push("documentation".to_owned());
+    }
+    Ok(())
+}
+
+/// Runs tests through cargo, which gives them their environment, and adds up what their runner says.
+fn run_counted(root: &Path, arguments: &[&str], name: &str, count: &mut Count) -> anyhow::Result<bool> {
+    let output = Command::new("cargo")
+        .args(arguments)
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("`cargo` can't be started")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut here = Count::default();
+    for line in text.lines().filter_map(|line| line.strip_prefix("test result: ")) {
+        here.passed += number_before(line, " passed")?;
+        here.failed += number_before(line, " failed")?;
+        let ignored = number_before(line, " ignored")?;
+        if ignored > 0 {
+            // Doc examples that need an agent are marked `no_run`, not `ignore`; nothing else may be left out.
+            bail!("{name}: {ignored} tests are marked #[ignore]; put them in a tier instead");
+        }
+    }
+    if !output.status.success() {
+        println!("{text}");
+        here.failed = here.failed.max(1);
+    }
+    if here.passed + here.failed > 0 {
+        println!("{name}: {} passed, {} failed", here.passed, here.failed);
+    }
+    count.passed += here.passed;
+    count.failed += here.failed;
+    Ok(output.status.success())
+}
+
+fn number_before(line: &str, word: &str) -> anyhow::Result<usize> {
+    let (before, _) =
+        line.split_once(word).with_context(|| format!("a test runner's line without `{word}`: {line}"))?;
+    let number = before.rsplit(' ').next().unwrap_or_default();
+    number.parse().with_context(|| format!("a test runner's line without a number before `{word}`: {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_package_id_give_its_name() {
+        assert_eq!(
+            package_name("path+file:///w/sentinel-sdk/engine#sentinel-engine@0.1.0").unwrap(),
+            "sentinel-engine"
+        );
+        assert_eq!(package_name("path+file:///w/xtask#0.1.0").unwrap(), "xtask");
+    }
+
+    #[test]
+    fn the_runners_line_is_added_up() {
+        let line = "ok. 12 passed; 3 failed; 0 ignored; 0 measured; 4 filtered out; finished in 0.1s";
+        assert_eq!(number_before(line, " passed").unwrap(), 12);
+        assert_eq!(number_before(line, " failed").unwrap(), 3);
+    }
+}
