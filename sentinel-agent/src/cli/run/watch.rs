@@ -1,0 +1,199 @@
+//! While the command runs: its signals, its denials, and the agent's life.
+//!
+//! Invariant: the command doesn't outlive the agent that holds it. When the agent goes, everything in the session's
+//! cgroup is killed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, getpid, kill_process};
+use sentinel_proto::FrameReader;
+use sentinel_proto::admin::{Reply, SessionStarted};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::failure::Failure;
+use super::notice::{say, tell_notice};
+use super::operator::Operator;
+use crate::session::cgroup::SessionCgroup;
+use crate::session::launch::{LAUNCH_FAILED, RunningCommand};
+
+/// How long the agent may take to end a session whose command has ended.
+const END_TIME: Duration = Duration::from_secs(10);
+/// How long the last output may take once nothing writes any more.
+const OUTPUT_TIME: Duration = Duration::from_secs(2);
+/// Denials that are told once; beyond, the ledger has them.
+const MOST_NOTICES: usize = 1_000;
+
+/// Signals that are for the command. What the operator's terminal sends doesn't reach it: it leads its own session.
+const FORWARDED: &[Signal] = &[
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::WINCH,
+    Signal::TSTP,
+];
+
+enum End {
+    Command(u8),
+    Agent,
+}
+
+/// Watches the command to its end: its exit status.
+pub(super) fn watch(
+    command: RunningCommand,
+    operator: Operator,
+    started: &SessionStarted,
+) -> Result<u8, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Watch)?;
+    let end = runtime.block_on(async {
+        let mut agent = Agent::new(operator, &started.ledger).map_err(Failure::Watch)?;
+        let end = until_end(&command, &mut agent).await?;
+        if matches!(end, End::Command(_)) {
+            agent.let_go().await;
+        }
+        Ok::<End, Failure>(end)
+    });
+    let status = match end {
+        Ok(End::Command(status)) => status,
+        Ok(End::Agent) => {
+            say("the agent is gone: CMD and everything that it started is killed");
+            kill(&command, started);
+            LAUNCH_FAILED
+        }
+        Err(failure) => {
+            kill(&command, started);
+            return Err(failure);
+        }
+    };
+    let deadline = Instant::now() + OUTPUT_TIME;
+    for output in command.into_outputs() {
+        while !output.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(status)
+}
+
+async fn until_end(command: &RunningCommand, agent: &mut Agent<'_>) -> Result<End, Failure> {
+    let mut signals = forwarded_signals().map_err(Failure::Watch)?;
+    let pidfd = command.pidfd().try_clone_to_owned().map_err(Failure::Watch)?;
+    let ended = crate::watch::readable(pidfd).map_err(Failure::Watch)?;
+    loop {
+        tokio::select! {
+            ready = ended.readable() => {
+                ready.map_err(Failure::Watch)?.retain_ready();
+                return command.wait().map(End::Command).map_err(Failure::Launch);
+            }
+            Some(signal) = signals.recv() => forward(command, signal),
+            heard = agent.hear() => if !heard {
+                return Ok(End::Agent);
+            }
+        }
+    }
+}
+
+fn forwarded_signals() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    for forwarded in FORWARDED {
+        let mut stream = signal(SignalKind::from_raw(forwarded.as_raw()))?;
+        let sender = sender.clone();
+        tokio::spawn(
+            async move { while stream.recv().await.is_some() && sender.send(*forwarded).is_ok() {} },
+        );
+    }
+    Ok(receiver)
+}
+
+fn forward(command: &RunningCommand, signal: Signal) {
+    if signal != Signal::TSTP {
+        return command.signal(signal);
+    }
+    // Nobody in the command's own session could continue it, so the kernel would ignore the terminal's stop there.
+    command.signal(Signal::STOP);
+    // Here the launcher stands still until the shell continues it. It can always send itself a signal.
+    let _never_fails = kill_process(getpid(), Signal::STOP);
+    command.signal(Signal::CONT);
+}
+
+/// The agent, as long as its connection lasts.
+struct Agent<'run> {
+    stream: UnixStream,
+    reader: FrameReader,
+    buffer: Vec<u8>,
+    told: BTreeSet<String>,
+    ledger: &'run Path,
+}
+
+impl<'run> Agent<'run> {
+    fn new(operator: Operator, ledger: &'run Path) -> io::Result<Self> {
+        let (stream, reader) = operator.into_parts();
+        stream.set_nonblocking(true)?;
+        let stream = UnixStream::from_std(stream)?;
+        Ok(Self { stream, reader, buffer: vec![0; 16 * 1024], told: BTreeSet::new(), ledger })
+    }
+
+    /// Waits for the agent to say something, and tells it. False: it is gone, or makes no sense any more.
+    async fn hear(&mut self) -> bool {
+        loop {
+            match self.reader.next_message() {
+                Ok(Some(Reply::Notice(notice))) => {
+                    let denial = &notice.denial;
+                    let kind = format!("{}\0{}\0{}", notice.process, denial.attempt, denial.fate);
+                    if self.told.len() < MOST_NOTICES && self.told.insert(kind) {
+                        tell_notice(&notice, self.ledger);
+                    }
+                    return true;
+                }
+                Ok(Some(_not_for_us)) => return true,
+                Ok(None) => {}
+                Err(_garbage) => return false,
+            }
+            match self.stream.read(&mut self.buffer).await {
+                Ok(0) | Err(_) => return false,
+                Ok(count) => self.reader.push(self.buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Says that the session has ended, and tells what comes until the agent has ended it too.
+    async fn let_go(mut self) {
+        let farewell = async {
+            if self.stream.shutdown().await.is_ok() {
+                while self.hear().await {}
+            }
+        };
+        if tokio::time::timeout(END_TIME, farewell).await.is_err() {
+            say("the agent takes long to end the session; see its log");
+        }
+    }
+}
+
+/// Kills all that the session holds, without the agent.
+fn kill(command: &RunningCommand, started: &SessionStarted) {
+    let killed = SessionCgroup::open(started.cgroup.clone()).and_then(|cgroup| {
+        cgroup.kill()?;
+        Ok(cgroup)
+    });
+    if let Err(error) = &killed {
+        // Not root's launcher: what it started itself it can still kill.
+        tracing::debug!(%error, "cannot kill by the cgroup");
+        command.signal(Signal::KILL);
+    }
+    let _status = command.wait();
+    let emptied = killed.and_then(|cgroup| {
+        cgroup.wait_until_empty(Instant::now() + END_TIME)?;
+        cgroup.remove()
+    });
+    if let Err(error) = emptied {
+        say(&format!("something of the session may be left: {error}; the next agent of this host ends it"));
+    }
+}
