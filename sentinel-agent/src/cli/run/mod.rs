@@ -25,6 +25,7 @@ use failure::Failure;
 use notice::say;
 use operator::Operator;
 use policy::PolicyArgument;
+use watch::Watch;
 
 /// What `sentinel run` is called with.
 #[derive(Debug, clap::Args)]
@@ -118,6 +119,7 @@ fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
     if started.audit {
         say("the policy's mode is `audit`: what it would refuse is recorded and let pass");
     }
+    let watch = Watch::new()?;
     let running = waiting.release(&Order {
         user: user.unwrap_or_else(|| User::nameless(started.uid, started.uid)),
         session: started.name.clone(),
@@ -128,7 +130,7 @@ fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
     for warning in running.warnings() {
         say(&format!("warning: {warning}"));
     }
-    let status = watch::watch(running, operator, &started)?;
+    let status = watch.until_end(running, operator, &started)?;
     if let Some(private) = private {
         private.stop();
     }

@@ -13,6 +13,7 @@ use sentinel_proto::FrameReader;
 use sentinel_proto::admin::{Reply, SessionStarted};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -46,45 +47,64 @@ enum End {
     Agent,
 }
 
-/// Watches the command to its end: its exit status.
-pub(super) fn watch(
-    command: RunningCommand,
-    operator: Operator,
-    started: &SessionStarted,
-) -> Result<u8, Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Watch)?;
-    let end = runtime.block_on(async {
-        let mut agent = Agent::new(operator, &started.ledger).map_err(Failure::Watch)?;
-        let end = until_end(&command, &mut agent).await?;
-        if matches!(end, End::Command(_)) {
-            agent.let_go().await;
-        }
-        Ok::<End, Failure>(end)
-    });
-    let status = match end {
-        Ok(End::Command(status)) => status,
-        Ok(End::Agent) => {
-            say("the agent is gone: CMD and everything that it started is killed");
-            kill(&command, started);
-            LAUNCH_FAILED
-        }
-        Err(failure) => {
-            kill(&command, started);
-            return Err(failure);
-        }
-    };
-    let deadline = Instant::now() + OUTPUT_TIME;
-    for output in command.into_outputs() {
-        while !output.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-    Ok(status)
+/// Ready to watch: from here on signals are kept for the command. To be made before the command runs, so that none is
+/// lost; after its process is forked, so that it doesn't inherit the handlers.
+pub(super) struct Watch {
+    runtime: Runtime,
+    signals: mpsc::UnboundedReceiver<Signal>,
 }
 
-async fn until_end(command: &RunningCommand, agent: &mut Agent<'_>) -> Result<End, Failure> {
-    let mut signals = forwarded_signals().map_err(Failure::Watch)?;
+impl Watch {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Watch)?;
+        let signals = runtime.block_on(async { forwarded_signals() }).map_err(Failure::Watch)?;
+        Ok(Self { runtime, signals })
+    }
+
+    /// Watches the command to its end: its exit status.
+    pub(super) fn until_end(
+        self,
+        command: RunningCommand,
+        operator: Operator,
+        started: &SessionStarted,
+    ) -> Result<u8, Failure> {
+        let Self { runtime, mut signals } = self;
+        let end = runtime.block_on(async {
+            let mut agent = Agent::new(operator, &started.ledger).map_err(Failure::Watch)?;
+            let end = until_end(&command, &mut agent, &mut signals).await?;
+            if matches!(end, End::Command(_)) {
+                agent.let_go().await;
+            }
+            Ok::<End, Failure>(end)
+        });
+        let status = match end {
+            Ok(End::Command(status)) => status,
+            Ok(End::Agent) => {
+                say("the agent is gone: CMD and everything that it started is killed");
+                kill(&command, started);
+                LAUNCH_FAILED
+            }
+            Err(failure) => {
+                kill(&command, started);
+                return Err(failure);
+            }
+        };
+        let deadline = Instant::now() + OUTPUT_TIME;
+        for output in command.into_outputs() {
+            while !output.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        Ok(status)
+    }
+}
+
+async fn until_end(
+    command: &RunningCommand,
+    agent: &mut Agent<'_>,
+    signals: &mut mpsc::UnboundedReceiver<Signal>,
+) -> Result<End, Failure> {
     let pidfd = command.pidfd().try_clone_to_owned().map_err(Failure::Watch)?;
     let ended = crate::watch::readable(pidfd).map_err(Failure::Watch)?;
     loop {
