@@ -29,32 +29,27 @@ struct File {
 
 #[tracepoint]
 pub fn process_exec(ctx: TracePointContext) -> u32 {
+    // Without a mark of its own its session is 0 and its chain empty. (An `Option` here leaves registers unset, which the verifier refuses.)
+    let mark = current_mark().unwrap_or_default();
+    let number = if mark.session != 0 { mark.session } else { session_of_cgroup() };
     // Everyone else on the host is none of our business.
-    let mark = current_mark();
-    let of_cgroup = session_of_cgroup();
-    let number = match mark {
-        Some(mark) => mark.session,
-        None if of_cgroup != 0 => of_cgroup,
-        None => return 0,
-    };
+    if number == 0 {
+        return 0;
+    }
     let Some(file) = image() else {
         return kill(&ctx, number, Verdict::Failed, File::default(), 0, 0);
     };
     let Some(of_session) = session(number) else {
         return kill(&ctx, number, Verdict::NoSession, file, 0, 0);
     };
-    if let Some(mark) = mark
-        && is_first_image(&mark, file)
-    {
+    if is_first_image(&mark, file) {
         return 0;
     }
 
     let now = now();
     let fresh = heartbeat_fresh(now);
     let mut open = BASELINE;
-    if let Some(mark) = mark
-        && fresh
-    {
+    if fresh {
         open |= open_in_scopes(&mark, of_session.generation, now);
     }
     let key = Image {
