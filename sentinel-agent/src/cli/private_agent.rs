@@ -144,13 +144,20 @@ impl Drop for PrivateAgent {
     fn drop(&mut self) {
         self.lifeline = None;
         let deadline = Instant::now() + STOP_TIME;
-        while matches!(self.process.try_wait(), Ok(None)) {
-            if Instant::now() >= deadline {
-                let _gone = self.process.kill();
-                let _reaped = self.process.wait();
-                break;
+        let stopped = loop {
+            match self.process.try_wait() {
+                Ok(Some(status)) => break status.success(),
+                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),
+                Ok(None) | Err(_) => {
+                    let _gone = self.process.kill();
+                    let _reaped = self.process.wait();
+                    break false;
+                }
             }
-            thread::sleep(Duration::from_millis(2));
+        };
+        // One that died without a word has left what held its session. What resists, the next agent meets and tells.
+        if !stopped && daemon::sweep().is_ok() {
+            let _left = fs::remove_dir_all(&self.runtime);
         }
     }
 }

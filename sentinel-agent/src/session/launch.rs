@@ -98,7 +98,7 @@ enum Report {
     Refused { step: String, cause: String, exit_code: u8 },
 }
 
-/// A process that waits to become the command.
+/// A process that waits to become the command. Dropped, it ends without having become anything.
 #[derive(Debug)]
 pub struct WaitingCommand {
     pid: Pid,
@@ -186,12 +186,6 @@ impl WaitingCommand {
         }
         Ok(command)
     }
-
-    /// Lets the process go without having become anything, and reaps it.
-    pub fn abandon(self) {
-        drop(self.order);
-        let _reaped = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
-    }
 }
 
 /// The command, running.
@@ -220,6 +214,16 @@ impl RunningCommand {
     pub fn signal(&self, signal: Signal) {
         // A group of which all have ended needs no signal.
         let _gone = kill_process_group(self.pid, signal);
+    }
+
+    /// Whether the command has ended. It stays for [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// The system lost it.
+    pub fn has_ended(&self) -> Result<bool, LaunchError> {
+        let only_look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let found = waitid(WaitId::PidFd(self.pidfd.as_fd()), only_look);
+        found.map(|status| status.is_some()).map_err(system("look at the command"))
     }
 
     /// Waits for the command's end: its exit status, or 128 and the number of the signal that killed it.

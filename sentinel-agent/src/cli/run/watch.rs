@@ -115,7 +115,12 @@ async fn until_end(
             }
             Some(signal) = signals.recv() => forward(command, signal),
             heard = agent.hear() => if !heard {
-                return Ok(End::Agent);
+                // An agent that sees the command's end first ends the session and closes the connection.
+                return if command.has_ended()? {
+                    command.wait().map(End::Command).map_err(Failure::Launch)
+                } else {
+                    Ok(End::Agent)
+                };
             }
         }
     }
