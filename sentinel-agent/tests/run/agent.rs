@@ -57,12 +57,21 @@ impl Agent {
         Self { folder, parent, _application_socket: application, thread: Some(thread) }
     }
 
-    /// `sentinel run` with this agent, by a copy of the program that everybody may execute.
+    /// `sentinel run` with this agent.
     pub(crate) fn run(&self, command: &[&str]) -> Command {
+        self.run_by(Path::new(env!("CARGO_BIN_EXE_sentinel")), command)
+    }
+
+    /// `sentinel run` with this agent, by a copy of the program that everybody may execute.
+    pub(crate) fn run_by_copy(&self, command: &[&str]) -> Command {
         let program = self.folder.join("sentinel");
-        if !program.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_sentinel"), &program).expect("own folder");
-        }
+        // By another process: a file that this one has open for writing, it can't execute.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_sentinel")).arg(&program).status();
+        assert!(copied.expect("cp is there").success());
+        self.run_by(&program, command)
+    }
+
+    fn run_by(&self, program: &Path, command: &[&str]) -> Command {
         let mut run = Command::new(program);
         run.args(["run", "--policy", "test", "--runtime"]).arg(&self.folder).arg("--").args(command);
         run.env_remove("SUDO_UID").stdin(Stdio::null());

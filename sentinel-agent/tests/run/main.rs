@@ -77,8 +77,11 @@ fn the_command_runs_as_the_agents_user_in_the_launchers_folder_with_a_cleaned_en
 #[test]
 fn without_root_the_command_is_held_in_a_user_namespace_as_the_caller() {
     let agent = Agent::new("rootless", Behaviour::Serve);
-    let mut command =
-        agent.run(&["/bin/sh", "-c", "id -u; ls -R /run; grep -E '^(CapBnd|Seccomp):' /proc/self/status"]);
+    let mut command = agent.run_by_copy(&[
+        "/bin/sh",
+        "-c",
+        "id -u; ls -R /run; grep -E '^(CapBnd|Seccomp):' /proc/self/status",
+    ]);
     let (status, out, error) = finish({
         command.uid(65_534).gid(65_534);
         command

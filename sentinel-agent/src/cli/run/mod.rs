@@ -31,10 +31,14 @@ use watch::Watch;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit status: CMD's own, or 128 and the number of the signal that killed it. Else
-  64   the command line is wrong           66   the policy's file can't be read
-  69   no agent, or it can't enforce       77   not allowed, as from inside a session
-  78   the policy is invalid               125  CMD could not be held as it must be, or the agent died
-  126  CMD can't be executed               127  CMD isn't there")]
+  64   the command line is wrong
+  66   the policy's file can't be read
+  69   there is no agent, or this host can't enforce
+  77   not allowed, as from inside a session
+  78   the policy is invalid
+  125  CMD could not be held as it must be, or the agent died
+  126  CMD can't be executed
+  127  CMD isn't there")]
 pub struct RunArguments {
     /// A policy's file (a path with a `/`, or ending in .yaml or .yml), for an agent of its own, as root; or the name
     /// of a policy that a running agent has.
