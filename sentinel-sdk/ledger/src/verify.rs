@@ -1,0 +1,150 @@
+//! Checks a whole chain, as a stranger would.
+
+use std::io::BufRead;
+
+use crate::{Broken, Head};
+
+/// A chain that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The last line.
+    pub head: Head,
+}
+
+/// A chain that is not.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// It can't be read.
+    #[error("the ledger can't be read: {0}")]
+    Unreadable(#[from] std::io::Error),
+    /// A line is wrong.
+    #[error("line {line}: {what}")]
+    Line {
+        /// The line, from 1; the first that is wrong.
+        line: u64,
+        /// What is wrong with it.
+        what: Broken,
+    },
+    /// The last line is torn off.
+    #[error("line {line} has no end: the last write was cut short, or somebody cut the file")]
+    Torn {
+        /// The line, from 1.
+        line: u64,
+    },
+    /// It ends before, or elsewhere than, where it is known to end.
+    #[error(
+        "it ends with line {found} (hash {found_hash}), and line {expected} (hash {expected_hash}) is known to have been written"
+    )]
+    Head {
+        /// The number of its last line.
+        found: u64,
+        /// The hash of its last line.
+        found_hash: String,
+        /// The number of the line that is known.
+        expected: u64,
+        /// The hash of the line that is known.
+        expected_hash: String,
+    },
+}
+
+/// Checks every line. With an expected head, also that the chain runs through it: whoever cuts the end off, or writes all anew, is found.
+///
+/// # Errors
+/// What is wrong, at the first line that is.
+pub fn verify(mut reader: impl BufRead, expected: Option<&Head>) -> Result<Summary, VerifyError> {
+    let mut head = Head::genesis();
+    let mut met_expected = expected.is_none_or(|expected| *expected == head);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        let number = head.seq.saturating_add(1);
+        let content = line.strip_suffix(b"\n").ok_or(VerifyError::Torn { line: number })?;
+        head = head.check(content).map_err(|what| VerifyError::Line { line: number, what })?;
+        met_expected |= expected.is_some_and(|expected| *expected == head);
+    }
+    match expected {
+        Some(expected) if !met_expected => Err(VerifyError::Head {
+            found: head.seq,
+            found_hash: head.hash,
+            expected: expected.seq,
+            expected_hash: expected.hash.clone(),
+        }),
+        Some(_) | None => Ok(Summary { head }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Log as _, MemoryLog};
+
+    fn chain(bodies: &[String]) -> Vec<Vec<u8>> {
+        let mut log = MemoryLog::new();
+        log.append(&bodies.iter().map(|body| format!("{{\"x\":{body:?}").into_bytes()).collect::<Vec<_>>())
+            .unwrap();
+        log.lines().map(|line| [line, b"\n"].concat()).collect()
+    }
+
+    fn bodies() -> impl Strategy<Value = Vec<String>> {
+        prop::collection::vec("[a-z]{0,12}", 2..20)
+    }
+
+    fn check(lines: &[Vec<u8>], expected: Option<&Head>) -> Result<Summary, VerifyError> {
+        verify(lines.concat().as_slice(), expected)
+    }
+
+    proptest! {
+        #[test]
+        fn an_untouched_chain_passes(bodies in bodies()) {
+            let lines = chain(&bodies);
+            let head = check(&lines, None).unwrap().head;
+            prop_assert_eq!(head.seq, lines.len() as u64);
+            check(&lines, Some(&head)).unwrap();
+        }
+
+        #[test]
+        fn a_changed_bit_is_found(bodies in bodies(), place in any::<prop::sample::Index>(), bit in 0_u32..8) {
+            let mut bytes = chain(&bodies).concat();
+            let place = place.index(bytes.len());
+            bytes[place] ^= 1_u8 << bit;
+            prop_assert!(verify(bytes.as_slice(), None).is_err());
+        }
+
+        #[test]
+        fn a_deleted_a_repeated_and_a_swapped_line_are_found(bodies in bodies(), place in any::<prop::sample::Index>()) {
+            let lines = chain(&bodies);
+            let place = place.index(lines.len() - 1);
+            let mut deleted = lines.clone();
+            deleted.remove(place);
+            prop_assert!(check(&deleted, None).is_err());
+            let mut repeated = lines.clone();
+            repeated.insert(place, lines[place].clone());
+            prop_assert!(check(&repeated, None).is_err());
+            let mut swapped = lines;
+            swapped.swap(place, place + 1);
+            prop_assert!(check(&swapped, None).is_err());
+        }
+
+        #[test]
+        fn a_cut_end_is_found_by_who_knows_the_head(bodies in bodies(), kept in any::<prop::sample::Index>()) {
+            let lines = chain(&bodies);
+            let head = check(&lines, None).unwrap().head;
+            let kept = kept.index(lines.len());
+            prop_assert!(check(&lines[..kept], Some(&head)).is_err());
+        }
+
+        #[test]
+        fn a_chain_that_was_written_anew_is_found_by_who_knows_the_head(bodies in bodies()) {
+            let lines = chain(&bodies);
+            let head = check(&lines, None).unwrap().head;
+            let mut other = bodies;
+            other[0].push('!');
+            prop_assert!(check(&chain(&other), Some(&head)).is_err());
+        }
+    }
+}
