@@ -123,6 +123,14 @@ fn attempt(name: &str, argument: &str) -> io::Result<()> {
             // Not there in most kernels; what matters is whether the attempt ends the process.
             let _not_there = call(0x4000_0000 | libc::SYS_getpid, [0; 4]);
         }
+        "i386" => {
+            let own: i64;
+            // SAFETY: call 20 of i386, `getpid`, takes nothing and changes nothing but its result's register.
+            unsafe {
+                std::arch::asm!("int 0x80", inlateout("rax") 20_i64 => own, out("r8") _, out("r9") _, out("r10") _, out("r11") _)
+            };
+            expect(own == i64::from(std::process::id()), "it is another's")?;
+        }
         other => panic!("no probe is called `{other}`"),
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -152,7 +152,11 @@ impl Scene {
             .stdin(Stdio::from(OwnedFd::from(input)))
             .output()
             .expect("the program can be started");
-        Status { code: output.status.code(), said: String::from_utf8_lossy(&output.stderr).into_owned() }
+        Status {
+            code: output.status.code(),
+            signal: output.status.signal(),
+            said: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: the folder and its files stay root's. Nothing in it is delegated, so no process of the session, whatever
 //! it does to its own files, can leave the cgroup or change it.
 
+mod limit;
+
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,9 +14,6 @@ use std::{fs, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sentinel_proto::SessionId;
-
-/// The most processes and threads of one session, where the `pids` controller is there to count them.
-const MOST_TASKS: u32 = 4_096;
 
 /// How long to wait before asking again whether a folder can be removed.
 const REMOVE_PAUSE: Duration = Duration::from_millis(5);
@@ -64,7 +63,7 @@ impl SessionCgroup {
         let path = parent.join(id.to_string());
         fs::create_dir(&path).map_err(system("make the cgroup", &path))?;
         let made = Self::open(path.clone()).and_then(|cgroup| {
-            limit_tasks(parent, &path)?;
+            limit::limit_tasks(parent, &path)?;
             Ok(cgroup)
         });
         if made.is_err() {
@@ -224,25 +223,6 @@ fn tree(root: &Path) -> Result<Vec<PathBuf>, CgroupError> {
         }
     }
     Ok(folders)
-}
-
-/// Limits the tasks of `session` where cgroup2 has the `pids` controller; a host that keeps it elsewhere has no limit.
-fn limit_tasks(parent: &Path, session: &Path) -> Result<(), CgroupError> {
-    // The agent's own two folders: `sentinel`, and the instance's below it.
-    for folder in
-        [parent.parent().filter(|folder| folder.ends_with("sentinel")), Some(parent)].into_iter().flatten()
-    {
-        let controllers = folder.join("cgroup.controllers");
-        let there = fs::read_to_string(&controllers).map_err(system("read", &controllers))?;
-        if !there.split_whitespace().any(|controller| controller == "pids") {
-            tracing::debug!(cgroup = %folder.display(), "no pids controller in cgroup2: tasks are not limited");
-            return Ok(());
-        }
-        let control = folder.join("cgroup.subtree_control");
-        fs::write(&control, "+pids").map_err(system("count tasks by", &control))?;
-    }
-    let file = session.join("pids.max");
-    fs::write(&file, MOST_TASKS.to_string()).map_err(system("limit tasks by", &file))
 }
 
 #[cfg(test)]
