@@ -93,8 +93,7 @@ impl PrivateAgent {
             StateFolder::Named(name) => command.args(["--session", name.as_str()]),
             StateFolder::AnyFree => &mut command,
         };
-        // A group of its own: Ctrl-C is for the command, and its agent must see the command's end.
-        command.current_dir("/").process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().map_err(system("start it"))?;
         let (lifeline, ready) = (process.stdin.take(), process.stdout.take());
         let runtime = instance_folder(&runtime, process.id());

@@ -40,6 +40,8 @@ pub fn serve(arguments: &PrivateAgentArguments) -> ExitCode {
 }
 
 fn try_serve(arguments: &PrivateAgentArguments) -> Result<ExitCode, PrivateAgentError> {
+    // Away from the terminal: Ctrl-C is for the command, whose end its agent must see, and nothing there stops it.
+    rustix::process::setsid().map_err(|errno| system("leave the terminal")(errno.into()))?;
     // The command's own output goes to the same terminal: only what matters is said.
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
