@@ -1,1 +1,112 @@
-//! To be written.
+//! Policy, state and ledger, and the one function that steps them: [`Authority::step`].
+//!
+//! Invariant (ledger first): a fact is in the ledger before it is in the state, and before anybody acts on it. An append that fails changes
+//! nothing.
+
+#![forbid(unsafe_code)]
+
+mod fold;
+mod ledger;
+mod line;
+mod rebuild;
+mod timestamp;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sentinel_engine::{Effect, Event, Fact, Now, Policy, State, decide, effects};
+use sentinel_proto::SessionId;
+use uuid::Uuid;
+
+pub use fold::Fold;
+pub use ledger::{FileLedger, OpenedLedger};
+pub use rebuild::LineError;
+pub use sentinel_ledger::{LedgerError, TornTail};
+
+/// Where facts are written.
+pub trait Log {
+    /// Why facts could not be written.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Writes these facts, all or none, and answers the ids of their lines.
+    ///
+    /// # Errors
+    /// None of them is written.
+    fn append(&mut self, facts: &[Fact], at: Now) -> Result<Vec<Uuid>, Self::Error>;
+
+    /// The number of the last line.
+    fn last_seq(&self) -> u64;
+}
+
+/// What came of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What has happened; written, and folded into the state.
+    pub facts: Vec<Fact>,
+    /// The ids of their ledger lines, in the same order.
+    pub ids: Vec<Uuid>,
+    /// What the outside world has to do now, in this order.
+    pub effects: Vec<Effect>,
+}
+
+/// Policy, state and ledger. The agent and the embedded mode are two shells around it.
+#[derive(Debug)]
+pub struct Authority<L: Log> {
+    policies: BTreeMap<SessionId, Arc<Policy>>,
+    state: State,
+    log: L,
+}
+
+impl<L: Log> Authority<L> {
+    /// An authority that begins with nothing.
+    #[must_use]
+    pub fn with(log: L) -> Self {
+        Self::going_on(log, State::new())
+    }
+
+    /// An authority that goes on where a log ended: with the fold of its facts.
+    #[must_use]
+    pub fn going_on(log: L, state: State) -> Self {
+        Self { policies: BTreeMap::new(), state, log }
+    }
+
+    /// Decides on an event, writes what happens, folds it into the state, and says what follows from it.
+    ///
+    /// # Errors
+    /// The log's: nothing has happened.
+    pub fn step(&mut self, event: Event, now: Now) -> Result<Step, L::Error> {
+        let policy = event.session(&self.state).and_then(|session| self.policies.get(&session));
+        let facts = decide(policy.map(Arc::as_ref), &self.state, &event, now);
+        if facts.is_empty() {
+            return Ok(Step { facts, ids: Vec::new(), effects: Vec::new() });
+        }
+        let ids = self.log.append(&facts, now)?;
+        for fact in &facts {
+            self.state.apply(fact, now);
+        }
+        let effects = effects(&self.state, &self.policies, &facts);
+        Ok(Step { facts, ids, effects })
+    }
+
+    /// Says which policy decides in a session. Without one, nothing may start in it.
+    pub fn bind(&mut self, session: SessionId, policy: Arc<Policy>) {
+        self.policies.insert(session, policy);
+    }
+
+    /// Forgets a session's policy.
+    pub fn release(&mut self, session: SessionId) {
+        self.policies.remove(&session);
+    }
+
+    /// The state: the fold of all facts.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The number of the ledger's last line.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.log.last_seq()
+    }
+}

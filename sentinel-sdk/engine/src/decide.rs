@@ -2,6 +2,8 @@
 //!
 //! Invariant (check all, then charge all): nothing is reserved, and no rate slot is taken, unless every check passes.
 
+use std::time::Duration;
+
 use sentinel_proto::app::MAX_TAGS;
 use sentinel_proto::{
     ActionId, ActionName, BudgetScope, Denial, Money, Outcome, Payload, Reason, RulePlace, SessionId, Tag,
@@ -153,9 +155,14 @@ fn end(
         outcome,
         charged,
         overrun: charged.saturating_sub(action.reserved),
-        duration: now.elapsed.saturating_sub(action.started),
+        duration: whole_micros(now.elapsed.saturating_sub(action.started)),
         outputs,
     }
+}
+
+/// To the microsecond, as a ledger line tells it, so that the fact can be rebuilt from its line.
+fn whole_micros(duration: Duration) -> Duration {
+    Duration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn floor(policy: &Policy, action: &ActionName) -> Money {

@@ -1,0 +1,212 @@
+//! From a ledger line back to its fact, exactly.
+
+use std::time::Duration;
+
+use sentinel_engine::{Attempt, Fact, GrantSet, ScopeId, SessionEnding};
+use sentinel_proto::{ActionId, ActionName, Denial, Money, Outcome, Payload, Reason, RulePlace, SessionId, SessionName, Tag};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::timestamp;
+
+/// Why a line can't be read. Its chain may be whole all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// It is no JSON object with the keys of a line.
+    #[error("it is no ledger line: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A key is missing that lines of its kind have.
+    #[error("it has no `{0}`")]
+    Missing(&'static str),
+    /// A key's value is none that it can have.
+    #[error("its `{0}` is none that it can have")]
+    Value(&'static str),
+    /// No line of this version has this action and outcome.
+    #[error("`{kind}` lines about `{action}` are unknown")]
+    Unknown {
+        /// Its kind.
+        kind: String,
+        /// Its action.
+        action: String,
+    },
+}
+
+/// All keys that any line has.
+#[derive(Deserialize)]
+struct Line {
+    id: Uuid,
+    timestamp: String,
+    action: String,
+    cost_usd: Money,
+    duration_ms: f64,
+    outcome: Outcome,
+    tags: Vec<Tag>,
+    payload: Inner,
+    kind: String,
+    session: Option<String>,
+    session_id: Option<u32>,
+    run: Option<u64>,
+    scope: Option<u64>,
+    grants: Option<u64>,
+    reserved_usd: Option<Money>,
+    max_seconds: Option<u64>,
+    declared_usd: Option<Money>,
+    overrun_usd: Option<Money>,
+    reason: Option<Reason>,
+    rule: Option<RulePlace>,
+    operation: Option<String>,
+    target: Option<String>,
+    verdict: Option<String>,
+    fate: Option<String>,
+    process: Option<String>,
+    pid: Option<u32>,
+    count: Option<u64>,
+    would_allow: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Inner {
+    inputs: Payload,
+    outputs: Payload,
+}
+
+#[derive(Deserialize)]
+struct AgentStarted {
+    version: String,
+    tier: String,
+}
+
+#[derive(Deserialize)]
+struct SessionStarted {
+    named: bool,
+    policy: String,
+    policy_sha256: String,
+    command: Vec<String>,
+    uid: u32,
+    tier: String,
+}
+
+/// The fact of a line, and when it happened, in microseconds since 1970.
+pub(crate) fn fact(line: &[u8]) -> Result<(Fact, u64), LineError> {
+    let line: Line = serde_json::from_slice(line)?;
+    let at = timestamp::read(&line.timestamp).ok_or(LineError::Value("timestamp"))?;
+    let fact = match (line.kind.as_str(), line.action.as_str()) {
+        ("agent", "agent.started") => {
+            let AgentStarted { version, tier } = details(&line)?;
+            Fact::AgentStarted { version, tier }
+        }
+        ("agent", "agent.stopped") => Fact::AgentStopped,
+        ("agent", "records.dropped") => Fact::RecordsDropped { count: needed(line.count, "count")? },
+        ("session", "session.started") => session_started(line)?,
+        ("session", "session.ended") => {
+            let ending: SessionEnding = details(&line)?;
+            Fact::SessionEnded { session: session(&line)?, ending }
+        }
+        ("session", "run.reset") => Fact::RunReset { session: session(&line)?, run: needed(line.run, "run")? },
+        ("action", _) => action(line)?,
+        ("kernel", _) => Fact::KernelDenied {
+            session: session(&line)?,
+            count: needed(line.count, "count")?,
+            attempt: Box::new(Attempt {
+                operation: needed(line.operation, "operation")?,
+                target: needed(line.target, "target")?,
+                verdict: needed(line.verdict, "verdict")?,
+                fate: needed(line.fate, "fate")?,
+                process: needed(line.process, "process")?,
+                pid: needed(line.pid, "pid")?,
+                would_allow: line.would_allow,
+            }),
+        },
+        _ => return Err(LineError::Unknown { kind: line.kind, action: line.action }),
+    };
+    Ok((fact, at))
+}
+
+fn needed<T>(value: Option<T>, key: &'static str) -> Result<T, LineError> {
+    value.ok_or(LineError::Missing(key))
+}
+
+fn session(line: &Line) -> Result<SessionId, LineError> {
+    needed(line.session_id, "session_id").map(SessionId)
+}
+
+fn details<T: DeserializeOwned>(line: &Line) -> Result<T, LineError> {
+    Ok(serde_json::from_str(line.payload.outputs.as_json())?)
+}
+
+fn session_started(line: Line) -> Result<Fact, LineError> {
+    let SessionStarted { named, policy, policy_sha256, command, uid, tier } = details(&line)?;
+    let session = session(&line)?;
+    let name = match (named, line.session) {
+        (true, Some(name)) => Some(SessionName::new(name).map_err(|_not_one| LineError::Value("session"))?),
+        (true, None) => return Err(LineError::Missing("session")),
+        (false, _) => None,
+    };
+    Ok(Fact::SessionStarted { session, name, policy, policy_sha256, command, uid, tier })
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be neither negative nor too large")]
+fn micros(milliseconds: f64) -> Result<Duration, LineError> {
+    let micros = (milliseconds * 1_000.0).round();
+    if !(0.0..=9e15).contains(&micros) {
+        return Err(LineError::Value("duration_ms"));
+    }
+    Ok(Duration::from_micros(micros as u64))
+}
+
+fn action(line: Line) -> Result<Fact, LineError> {
+    let action_id = ActionId(line.id);
+    let session = session(&line)?;
+    let run = needed(line.run, "run")?;
+    let action = ActionName::new(line.action).map_err(|_not_one| LineError::Value("action"))?;
+    let tags = line.tags;
+    Ok(match line.outcome {
+        Outcome::Started => Fact::ActionStarted {
+            action_id,
+            session,
+            run,
+            scope: ScopeId(needed(line.scope, "scope")?),
+            action,
+            reserved: needed(line.reserved_usd, "reserved_usd")?,
+            tags,
+            grants: GrantSet(needed(line.grants, "grants")?),
+            max_seconds: needed(line.max_seconds, "max_seconds")?,
+            inputs: line.payload.inputs,
+            pid: needed(line.pid, "pid")?,
+        },
+        Outcome::Blocked => Fact::ActionDenied {
+            action_id,
+            session,
+            run,
+            action,
+            cost: needed(line.declared_usd, "declared_usd")?,
+            tags,
+            denial: Denial { reason: needed(line.reason, "reason")?, rule: line.rule },
+            inputs: line.payload.inputs,
+            pid: needed(line.pid, "pid")?,
+        },
+        Outcome::Recorded => return Err(LineError::Value("outcome")),
+        Outcome::Success
+        | Outcome::Error
+        | Outcome::Panicked
+        | Outcome::Cancelled
+        | Outcome::Expired
+        | Outcome::Abandoned
+        | Outcome::Interrupted
+        | Outcome::Aborted => Fact::ActionEnded {
+            action_id,
+            session,
+            run,
+            scope: ScopeId(needed(line.scope, "scope")?),
+            grants: GrantSet(needed(line.grants, "grants")?),
+            action,
+            tags,
+            outcome: line.outcome,
+            charged: line.cost_usd,
+            overrun: needed(line.overrun_usd, "overrun_usd")?,
+            duration: micros(line.duration_ms)?,
+            outputs: line.payload.outputs,
+        },
+    })
+}
