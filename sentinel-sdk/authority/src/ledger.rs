@@ -65,11 +65,12 @@ impl Log for FileLedger {
         let mut ids = Vec::with_capacity(facts.len());
         let mut bodies = Vec::with_capacity(facts.len());
         for fact in facts {
-            let (id, body) = line::body(fact, at, self.session_key(fact).as_deref()).map_err(|cause| LedgerError::Io {
-                path: self.log.path().to_owned(),
-                what: "written: a fact is no JSON",
-                cause: cause.into(),
-            })?;
+            let (id, body) =
+                line::body(fact, at, self.session_key(fact).as_deref()).map_err(|cause| LedgerError::Io {
+                    path: self.log.path().to_owned(),
+                    what: "written: a fact is no JSON",
+                    cause: cause.into(),
+                })?;
             ids.push(id);
             bodies.push(body);
         }

@@ -91,7 +91,11 @@ struct SessionStarted<'fact> {
 }
 
 /// The body of a fact's line, and the line's id. `session_key` is the session's name, or what stands for one.
-pub(crate) fn body(fact: &Fact, at: Now, session_key: Option<&str>) -> Result<(Uuid, Vec<u8>), serde_json::Error> {
+pub(crate) fn body(
+    fact: &Fact,
+    at: Now,
+    session_key: Option<&str>,
+) -> Result<(Uuid, Vec<u8>), serde_json::Error> {
     let id = id(fact);
     let null = Payload::null();
     let outputs = outputs(fact)?;
@@ -124,7 +128,9 @@ pub(crate) fn body(fact: &Fact, at: Now, session_key: Option<&str>) -> Result<(U
             (line.kind, line.action) = ("session", "run.reset");
             line.run = Some(*run);
         }
-        Fact::ActionStarted { run, scope, action, reserved, tags, grants, max_seconds, inputs, pid, .. } => {
+        Fact::ActionStarted {
+            run, scope, action, reserved, tags, grants, max_seconds, inputs, pid, ..
+        } => {
             (line.kind, line.outcome) = ("action", Outcome::Started);
             (line.action, line.tags, line.run) = (action.as_str(), tags, Some(*run));
             line.payload.inputs = inputs;
@@ -134,7 +140,9 @@ pub(crate) fn body(fact: &Fact, at: Now, session_key: Option<&str>) -> Result<(U
             line.own.max_seconds = Some(*max_seconds);
             line.own.pid = Some(*pid);
         }
-        Fact::ActionDenied { run, action, cost, tags, denial: Denial { reason, rule }, inputs, pid, .. } => {
+        Fact::ActionDenied {
+            run, action, cost, tags, denial: Denial { reason, rule }, inputs, pid, ..
+        } => {
             (line.kind, line.outcome) = ("action", Outcome::Blocked);
             (line.action, line.tags, line.run) = (action.as_str(), tags, Some(*run));
             line.payload.inputs = inputs;
@@ -143,7 +151,9 @@ pub(crate) fn body(fact: &Fact, at: Now, session_key: Option<&str>) -> Result<(U
             line.own.rule = rule.as_ref();
             line.own.pid = Some(*pid);
         }
-        Fact::ActionEnded { run, scope, grants, action, tags, outcome, charged, overrun, duration, .. } => {
+        Fact::ActionEnded {
+            run, scope, grants, action, tags, outcome, charged, overrun, duration, ..
+        } => {
             (line.kind, line.outcome) = ("action", *outcome);
             (line.action, line.tags, line.run) = (action.as_str(), tags, Some(*run));
             line.cost_usd = *charged;
@@ -174,9 +184,9 @@ pub(crate) fn body(fact: &Fact, at: Now, session_key: Option<&str>) -> Result<(U
 /// An action's two lines share its id; every other line has one of its own.
 fn id(fact: &Fact) -> Uuid {
     match fact {
-        Fact::ActionStarted { action_id, .. } | Fact::ActionDenied { action_id, .. } | Fact::ActionEnded { action_id, .. } => {
-            action_id.0
-        }
+        Fact::ActionStarted { action_id, .. }
+        | Fact::ActionDenied { action_id, .. }
+        | Fact::ActionEnded { action_id, .. } => action_id.0,
         Fact::AgentStarted { .. }
         | Fact::AgentStopped
         | Fact::SessionStarted { .. }

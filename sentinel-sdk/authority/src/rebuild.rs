@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sentinel_engine::{Attempt, Fact, GrantSet, ScopeId, SessionEnding};
-use sentinel_proto::{ActionId, ActionName, Denial, Money, Outcome, Payload, Reason, RulePlace, SessionId, SessionName, Tag};
+use sentinel_proto::{
+    ActionId, ActionName, Denial, Money, Outcome, Payload, Reason, RulePlace, SessionId, SessionName, Tag,
+};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -103,7 +105,9 @@ pub(crate) fn fact(line: &[u8]) -> Result<(Fact, u64), LineError> {
             let ending: SessionEnding = details(&line)?;
             Fact::SessionEnded { session: session(&line)?, ending }
         }
-        ("session", "run.reset") => Fact::RunReset { session: session(&line)?, run: needed(line.run, "run")? },
+        ("session", "run.reset") => {
+            Fact::RunReset { session: session(&line)?, run: needed(line.run, "run")? }
+        }
         ("action", _) => action(line)?,
         ("kernel", _) => Fact::KernelDenied {
             session: session(&line)?,
@@ -146,7 +150,11 @@ fn session_started(line: Line) -> Result<Fact, LineError> {
     Ok(Fact::SessionStarted { session, name, policy, policy_sha256, command, uid, tier })
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be neither negative nor too large")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to be neither negative nor too large"
+)]
 fn micros(milliseconds: f64) -> Result<Duration, LineError> {
     let micros = (milliseconds * 1_000.0).round();
     if !(0.0..=9e15).contains(&micros) {

@@ -4,7 +4,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 /// Microseconds since 1970 as text. Those beyond the year 262,000 have that of 1970: nothing decides on it.
 pub(crate) fn written(micros: u64) -> String {
-    let moment = i64::try_from(micros).ok().and_then(DateTime::<Utc>::from_timestamp_micros).unwrap_or_default();
+    let moment =
+        i64::try_from(micros).ok().and_then(DateTime::<Utc>::from_timestamp_micros).unwrap_or_default();
     moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
