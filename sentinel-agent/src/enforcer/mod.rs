@@ -3,8 +3,36 @@
 //! Only the driver calls an [`Enforcer`]. Each call either took effect in the kernel when it returns, or is an error;
 //! the driver turns an error into a denial.
 
+mod btf;
+mod ebpf;
+mod executables;
+mod hooks;
+#[cfg(test)]
+mod host;
+pub mod images;
+mod layout;
+pub mod leftovers;
+mod loaded;
+mod maps;
+mod mountinfo;
+mod object;
+mod places;
+mod preconditions;
+mod probe;
+mod puppet;
+pub mod records;
+#[cfg(test)]
+pub(crate) mod recording;
+mod rules;
+#[cfg(test)]
+mod testing;
+mod tracefs;
+mod walk;
+
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use ebpf::EbpfEnforcer;
 
 use sentinel_engine::{GrantSet, Policy, ScopeId};
 use sentinel_proto::SessionId;

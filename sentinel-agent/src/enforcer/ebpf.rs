@@ -1,0 +1,285 @@
+//! The [`Enforcer`] of this host's kernel: programs and maps that are pinned, and so outlive the agent.
+//!
+//! Invariant: a start adopts nothing, it ends what a dead instance left; a clean end leaves nothing; any other end
+//! leaves every hook in place, and nothing that is leased open.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use aya::maps::MapError;
+use aya::{Ebpf, EbpfLoader};
+use sentinel_ebpf_common::{Scope, TaskMark};
+use sentinel_engine::{GrantSet, Policy, ScopeId};
+use sentinel_proto::SessionId;
+
+use super::hooks::Hooks;
+use super::layout::Layout;
+use super::loaded::{GENERATION, Loaded, forget};
+use super::maps::{EXISTING, Maps, Records, with_causes};
+use super::object::OBJECT;
+use super::tracefs::with_tracefs;
+use super::{
+    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, leftovers, preconditions,
+    probe, records,
+};
+use crate::{clock, peer};
+
+/// Enforces at tier `kill`.
+pub struct EbpfEnforcer {
+    enforcement: Enforcement,
+    places: Places,
+    hooks: Hooks,
+    maps: Maps,
+    records: Records,
+    sessions: BTreeMap<SessionId, Loaded>,
+}
+
+impl EbpfEnforcer {
+    /// Ends what a dead instance left in `places`, loads and attaches the kernel side there, and proves by denials that
+    /// really happen that it enforces.
+    ///
+    /// # Errors
+    /// This host can't enforce, or it could not be proven. Nothing stays.
+    pub fn start(places: &Places) -> Result<Self, EnforcerError> {
+        preconditions::check()?;
+        leftovers::remove(places)?;
+        let started = places.make().and_then(|()| Self::load(places)).and_then(|mut enforcer| {
+            probe::prove(&mut enforcer)?;
+            enforcer.enforcement.proven = true;
+            Ok(enforcer)
+        });
+        give_memory_back();
+        if started.is_err()
+            && let Err(error) = leftovers::remove(places)
+        {
+            tracing::error!(%error, "a start that failed left something behind");
+        }
+        started
+    }
+
+    fn load(places: &Places) -> Result<Self, EnforcerError> {
+        let layout = Layout::of_kernel(places.session_level()?)?;
+        let mut loader = EbpfLoader::new();
+        // The object has no relocations against the kernel's description: no need to keep that in memory.
+        loader.btf(None);
+        layout.tell(&mut loader);
+        let mut ebpf: Ebpf = loader.load(OBJECT).map_err(|cause| EnforcerError::Unavailable {
+            what: "cannot load the kernel side".to_owned(),
+            cause: with_causes(&cause),
+            way_out: "run the agent as root on Linux 6.1 or newer, with enough locked memory".to_owned(),
+        })?;
+        let hooks = with_tracefs(|| Hooks::attach(&mut ebpf, places))?;
+        let (maps, records) = Maps::take(&mut ebpf, &places.pins)?;
+        let enforcement = Enforcement { tier: Tier::Kill, proven: false };
+        let places = places.clone();
+        Ok(Self { enforcement, places, hooks, maps, records, sessions: BTreeMap::new() })
+    }
+
+    /// Where its cgroups and pins are.
+    #[must_use]
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// How often the kernel left one of the programs out, since the start. Above 0, something forbidden may have run.
+    ///
+    /// # Errors
+    /// The kernel doesn't say.
+    pub fn missed_runs(&self) -> Result<u64, EnforcerError> {
+        self.hooks.missed_runs()
+    }
+
+    /// Kills what is left in its sessions, and unloads and removes everything. To drop it instead leaves every hook.
+    ///
+    /// # Errors
+    /// Something could not be ended or removed; what is left still denies.
+    pub fn shutdown(self) -> Result<(), EnforcerError> {
+        // The processes first, then pins and hooks: the latter go with `self`, after this.
+        leftovers::remove(&self.places)
+    }
+
+    #[cfg(test)]
+    pub(super) fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    fn update_mark(
+        &mut self,
+        tgid: u32,
+        update: impl FnOnce(&mut TaskMark) -> Result<(), EnforcerError>,
+    ) -> Result<(), EnforcerError> {
+        let mut mark = self.valid_mark(tgid)?.ok_or_else(|| no_mark(tgid))?;
+        update(&mut mark)?;
+        // A process that has gone meanwhile took its mark along: none is made anew.
+        self.maps.tasks.put(&tgid, &mark, EXISTING)
+    }
+
+    /// The mark, if it is that of the process that has this pid now.
+    fn valid_mark(&self, tgid: u32) -> Result<Option<TaskMark>, EnforcerError> {
+        let Some(mark) = self.maps.tasks.find(&tgid)? else { return Ok(None) };
+        let start = peer::started_at(tgid)
+            .map_err(|cause| EnforcerError::Missing(format!("process {tgid} can't be looked at: {cause}")))?;
+        Ok((Duration::from_nanos(mark.marked_at) >= start && mark.session != 0).then_some(mark))
+    }
+}
+
+impl Enforcer for EbpfEnforcer {
+    fn enforcement(&self) -> &Enforcement {
+        &self.enforcement
+    }
+
+    fn start_session(
+        &mut self,
+        session: SessionId,
+        cgroup_id: u64,
+        policy: &Policy,
+        user: u32,
+    ) -> Result<(), EnforcerError> {
+        let loaded = Loaded::load(&mut self.maps, session, cgroup_id, policy, user)?;
+        self.sessions.insert(session, loaded);
+        Ok(())
+    }
+
+    fn enrol(&mut self, session: SessionId, tgid: u32, first: FirstImage) -> Result<(), EnforcerError> {
+        if !self.sessions.contains_key(&session) {
+            return Err(EnforcerError::Missing(format!("there is no session {session}")));
+        }
+        let gone = |cause| EnforcerError::Missing(format!("process {tgid} can't be looked at: {cause}"));
+        let start = peer::started_at(tgid).map_err(gone)?;
+        let known = if first.generation.is_some() { TaskMark::FIRST_GENERATION_KNOWN } else { 0 };
+        let mark = TaskMark {
+            session: session.0,
+            flags: TaskMark::FIRST_EXEC | known,
+            marked_at: nanoseconds(clock::since_boot()),
+            scopes: [0; 4],
+            first_dev: first.dev,
+            first_generation: first.generation.unwrap_or(0),
+            first_ino: first.ino,
+        };
+        self.maps.tasks.put(&tgid, &mark, 0)?;
+        // The pid may have gone to another process in between: that one must not keep the mark.
+        match peer::started_at(tgid) {
+            Ok(still) if still == start => Ok(()),
+            Ok(_) => {
+                self.maps.tasks.remove(&tgid)?;
+                Err(no_mark(tgid))
+            }
+            Err(cause) => {
+                self.maps.tasks.remove(&tgid)?;
+                Err(gone(cause))
+            }
+        }
+    }
+
+    fn mark(&self, tgid: u32) -> Result<Option<Mark>, EnforcerError> {
+        Ok(self.valid_mark(tgid)?.map(|mark| Mark {
+            session: SessionId(mark.session),
+            scopes: mark.scopes.map(|scope| (scope != 0).then_some(ScopeId(scope))),
+            marked_at: Duration::from_nanos(mark.marked_at),
+        }))
+    }
+
+    fn put_scope_in_front(&mut self, tgid: u32, scope: ScopeId) -> Result<(), EnforcerError> {
+        self.update_mark(tgid, |mark| {
+            // Until its first exec the kernel side may be changing the mark too; and nothing that could ask has run.
+            if mark.flags & TaskMark::FIRST_EXEC != 0 {
+                return Err(EnforcerError::Missing(format!("process {tgid} is not a session's command yet")));
+            }
+            mark.scopes.rotate_right(1);
+            mark.scopes[0] = scope.0;
+            Ok(())
+        })
+    }
+
+    fn set_doors(
+        &mut self,
+        session: SessionId,
+        scope: ScopeId,
+        open: GrantSet,
+        until: Duration,
+    ) -> Result<(), EnforcerError> {
+        if open.is_empty() {
+            return self.maps.scopes.remove(&scope.0);
+        }
+        let expires_at = nanoseconds(until);
+        let value = Scope { session: session.0, generation: GENERATION, open: open.0, expires_at };
+        self.maps.scopes.put(&scope.0, &value, 0)
+    }
+
+    fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError> {
+        let loaded = self.sessions.get_mut(&session);
+        let loaded = loaded.ok_or_else(|| EnforcerError::Missing(format!("there is no session {session}")))?;
+        loaded.set_baseline_network(&mut self.maps, open)
+    }
+
+    fn stop_session(&mut self, session: SessionId) -> Result<(), EnforcerError> {
+        let Some(loaded) = self.sessions.get(&session) else { return forget(&mut self.maps, session) };
+        loaded.unload(&mut self.maps)?;
+        self.sessions.remove(&session);
+        Ok(())
+    }
+
+    fn beat(&mut self, now: Duration) -> Result<(), EnforcerError> {
+        let heartbeat = &mut self.maps.heartbeat;
+        heartbeat.map.set(0, nanoseconds(now), 0).map_err(heartbeat.refused())
+    }
+
+    fn drain_records(&mut self, records: &mut Vec<KernelRecord>, limit: usize) {
+        let wanted = records.len().saturating_add(limit);
+        while records.len() < wanted {
+            let Some(item) = self.records.next() else { return };
+            match records::decode(&item) {
+                Some(record) => records.push(record),
+                None => tracing::error!(bytes = item.len(), "the kernel side reported something of a wrong size"),
+            }
+        }
+    }
+
+    fn dropped_records(&self) -> Result<u64, EnforcerError> {
+        let drops = &self.maps.drops;
+        let mut sum = 0_u64;
+        for index in 0..2 {
+            let of_cpus = drops.map.get(&index, 0).map_err(|cause: MapError| drops.refused()(cause))?;
+            sum = of_cpus.iter().fold(sum, |sum, count| sum.saturating_add(*count));
+        }
+        Ok(sum)
+    }
+}
+
+/// The ring buffer: readable when there are records to drain.
+impl AsFd for EbpfEnforcer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.records.as_fd()
+    }
+}
+
+impl fmt::Debug for EbpfEnforcer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EbpfEnforcer")
+            .field("enforcement", &self.enforcement)
+            .field("places", &self.places)
+            .field("hooks", &self.hooks)
+            .field("sessions", &self.sessions)
+            .finish_non_exhaustive()
+    }
+}
+
+fn no_mark(tgid: u32) -> EnforcerError {
+    EnforcerError::Missing(format!("process {tgid} is in no session"))
+}
+
+/// A time on CLOCK_BOOTTIME as the kernel side has it; the farthest that can be told where it is farther.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Gives back what the kernel's description took while it was read: tens of megabytes, once.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,116 @@
+//! The programs, where each is attached, and the one loop that does it.
+//!
+//! Invariant: each link is pinned as soon as it is there, so that it outlives this process. A link that can't be made
+//! or pinned is an error, never a hook less.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::Ebpf;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd};
+
+use super::maps::with_causes;
+use super::places::unavailable;
+use super::{EnforcerError, Places};
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug)]
+enum Point {
+    /// The sessions' parent cgroup.
+    Cgroup,
+    /// A classic tracepoint, for the whole host.
+    Tracepoint(&'static str, &'static str),
+}
+
+const HOOKS: &[(&str, Point)] = &[
+    ("task_newtask", Point::Tracepoint("task", "task_newtask")),
+    ("process_free", Point::Tracepoint("sched", "sched_process_free")),
+    ("process_exec", Point::Tracepoint("sched", "sched_process_exec")),
+    ("socket_create", Point::Cgroup),
+    ("connect4", Point::Cgroup),
+    ("connect6", Point::Cgroup),
+    ("sendmsg4", Point::Cgroup),
+    ("sendmsg6", Point::Cgroup),
+];
+
+/// The attached programs.
+#[derive(Debug)]
+pub(super) struct Hooks {
+    /// Held beside their pins: who removes a pin takes no hook away while the agent lives.
+    _links: Vec<PinnedLink>,
+    programs: Vec<(&'static str, ProgramFd)>,
+}
+
+impl Hooks {
+    /// Loads, attaches and pins all. To be called where a tracefs is mounted.
+    pub(super) fn attach(ebpf: &mut Ebpf, places: &Places) -> Result<Self, EnforcerError> {
+        let cgroup =
+            File::open(&places.cgroup).map_err(|cause| unavailable("open", &places.cgroup, cause))?;
+        let (mut links, mut programs) = (Vec::new(), Vec::new());
+        for (name, point) in HOOKS {
+            let refused = |cause: &dyn std::error::Error| EnforcerError::Unavailable {
+                what: format!("cannot attach `{name}` ({point:?})"),
+                cause: with_causes(cause),
+                way_out: "run the agent as root on Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS"
+                    .to_owned(),
+            };
+            let (program, link) = attach(ebpf, name, *point, &cgroup).map_err(|cause| refused(&*cause))?;
+            let pin = places.pins.join(format!("link_{name}"));
+            links.push(link.pin(&pin).map_err(|cause| refused(&cause))?);
+            programs.push((*name, program));
+        }
+        Ok(Self { _links: links, programs })
+    }
+
+    /// How often the kernel left a program out because another ran on the same CPU: each may be a denial that did not
+    /// happen.
+    pub(super) fn missed_runs(&self) -> Result<u64, EnforcerError> {
+        let mut missed = 0_u64;
+        for (name, program) in &self.programs {
+            let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
+            let mut text = String::new();
+            let read = File::open(&path).and_then(|mut file| file.read_to_string(&mut text));
+            read.map_err(|cause| unavailable("read", path.as_ref(), cause))?;
+            let count = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+            let count = count.and_then(|count| count.trim().parse::<u64>().ok());
+            let count = count.ok_or_else(|| {
+                let cause = format!("it doesn't say how often `{name}` was left out");
+                unavailable("read", path.as_ref(), cause)
+            })?;
+            missed = missed.saturating_add(count);
+        }
+        Ok(missed)
+    }
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    name: &str,
+    point: Point,
+    cgroup: &File,
+) -> Result<(ProgramFd, FdLink), Box<dyn std::error::Error>> {
+    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    // A link on a cgroup stands beside those of others there and below, whatever they allow.
+    let mode = CgroupAttachMode::Single;
+    let link = match (&mut *program, point) {
+        (Program::CgroupSock(program), Point::Cgroup) => {
+            program.load()?;
+            let id = program.attach(cgroup, mode)?;
+            program.take_link(id)?.try_into()?
+        }
+        (Program::CgroupSockAddr(program), Point::Cgroup) => {
+            program.load()?;
+            let id = program.attach(cgroup, mode)?;
+            program.take_link(id)?.try_into()?
+        }
+        (Program::TracePoint(program), Point::Tracepoint(category, event)) => {
+            program.load()?;
+            let id = program.attach(category, event)?;
+            program.take_link(id)?.try_into()?
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType.into()),
+    };
+    Ok((program.fd()?.try_clone()?, link))
+}

@@ -1,0 +1,82 @@
+//! Ends what an instance left that died without a word: its processes first, its hooks last.
+//!
+//! Invariant: as long as one of its processes may live, its hooks stay.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aya::maps::{HashMap, Map, MapData};
+use rustix::process::{Signal, pidfd_send_signal};
+use sentinel_ebpf_common::TaskMark;
+
+use super::places::unavailable;
+use super::{EnforcerError, Places};
+use crate::peer;
+use crate::session::cgroup::{CgroupError, SessionCgroup};
+
+/// How long killed processes may take to be gone.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// Kills all processes of the instance's sessions, and removes its cgroups, pins and folders. Nothing there: nothing done.
+///
+/// # Errors
+/// Something could not be ended or removed; what is left still denies.
+pub fn remove(places: &Places) -> Result<(), EnforcerError> {
+    if places.cgroup.exists() {
+        end_cgroup(&places.cgroup).map_err(|cause| unavailable("end the sessions in", &places.cgroup, cause))?;
+    }
+    let tasks = places.pins.join("TASKS");
+    if tasks.exists() {
+        kill_marked(&tasks)?;
+    }
+    unpin(&places.pins)?;
+    places.remove()
+}
+
+fn end_cgroup(path: &Path) -> Result<(), CgroupError> {
+    let cgroup = SessionCgroup::open(path.to_owned())?;
+    cgroup.kill()?;
+    cgroup.wait_until_empty(Instant::now() + DEATH)?;
+    cgroup.remove()
+}
+
+/// Kills marked processes that somebody took out of their session's cgroup.
+fn kill_marked(pin: &Path) -> Result<(), EnforcerError> {
+    let fail = |cause: aya::maps::MapError| unavailable("read the marks in", pin, cause);
+    let map = MapData::from_pin(pin).map_err(fail)?;
+    let map: HashMap<_, u32, TaskMark> = HashMap::try_from(Map::HashMap(map)).map_err(fail)?;
+    // Marks go while this runs, and each that goes may start the listing over: a bound, so that it ends.
+    for entry in map.iter().take(1 << 17) {
+        let (tgid, mark) = match entry {
+            Ok(entry) => entry,
+            Err(aya::maps::MapError::KeyNotFound) => continue,
+            Err(cause) => return Err(fail(cause)),
+        };
+        // The descriptor first: what the pid stands for from here on is what was looked at.
+        let Ok(pidfd) = peer::open_pidfd(tgid) else { continue };
+        let is_its_own = peer::started_at(tgid).is_ok_and(|start| Duration::from_nanos(mark.marked_at) >= start);
+        if is_its_own && let Err(cause) = pidfd_send_signal(pidfd.as_fd(), Signal::KILL) {
+            if peer::is_alive(pidfd.as_fd()) {
+                return Err(unavailable("kill what is marked in", pin, cause));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the pins; what nobody else holds is unloaded with its last one.
+fn unpin(folder: &Path) -> Result<(), EnforcerError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries.collect::<Result<Vec<_>, io::Error>>(),
+        Err(gone) if gone.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(cause) => Err(cause),
+    };
+    for entry in entries.map_err(|cause| unavailable("list", folder, cause))? {
+        let path = entry.path();
+        fs::remove_file(&path).map_err(|cause| unavailable("remove", &path, cause))?;
+    }
+    Ok(())
+}

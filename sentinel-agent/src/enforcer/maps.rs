@@ -1,0 +1,164 @@
+//! The kernel side's maps, each with the types of its keys and values.
+//!
+//! Invariant: a write that didn't happen is an error that names the map; a full one among them.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::{Ebpf, Pod};
+use sentinel_ebpf_common::{Endpoint, Image, ImageRule, Scope, Session, TaskMark};
+
+use super::EnforcerError;
+
+/// All that are pinned. The agent reads and writes those of [`Maps`].
+const PINNED: &[&str] = &[
+    "SESSIONS",
+    "CGROUPS",
+    "TASKS",
+    "SCOPES",
+    "NETWORK",
+    "NETWORK_PREFIXES",
+    "EXEC",
+    "HEARTBEAT",
+    "SOCKETS",
+    "RECORDS",
+    "THROTTLE",
+    "DROPS",
+];
+
+/// A map and its name.
+pub(super) struct Named<M> {
+    name: &'static str,
+    pub(super) map: M,
+}
+
+/// A hash map and its name.
+pub(super) type Table<K, V> = Named<HashMap<MapData, K, V>>;
+
+/// The maps that the agent reads and writes.
+pub(super) struct Maps {
+    pub(super) sessions: Table<u32, Session>,
+    pub(super) cgroups: Table<u64, u32>,
+    pub(super) tasks: Table<u32, TaskMark>,
+    pub(super) scopes: Table<u64, Scope>,
+    pub(super) network: Table<Endpoint, u64>,
+    pub(super) prefixes: Named<LpmTrie<MapData, Endpoint, u64>>,
+    pub(super) exec: Table<Image, ImageRule>,
+    pub(super) heartbeat: Named<Array<MapData, u64>>,
+    pub(super) drops: Named<PerCpuArray<MapData, u64>>,
+}
+
+/// The ring buffer of records.
+pub(super) type Records = RingBuf<MapData>;
+
+impl Maps {
+    /// Pins all maps in `pins` and takes those that the agent uses out of the loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf, pins: &Path) -> Result<(Self, Records), EnforcerError> {
+        for name in PINNED {
+            let missing = || EnforcerError::Map { map: name, cause: "the object has none".to_owned() };
+            let pinned = ebpf.map(name).ok_or_else(missing)?.pin(pins.join(name));
+            pinned.map_err(|cause| EnforcerError::Map { map: name, cause: with_causes(&cause) })?;
+        }
+        let maps = Self {
+            sessions: take(ebpf, "SESSIONS")?,
+            cgroups: take(ebpf, "CGROUPS")?,
+            tasks: take(ebpf, "TASKS")?,
+            scopes: take(ebpf, "SCOPES")?,
+            network: take(ebpf, "NETWORK")?,
+            prefixes: take(ebpf, "NETWORK_PREFIXES")?,
+            exec: take(ebpf, "EXEC")?,
+            heartbeat: take(ebpf, "HEARTBEAT")?,
+            drops: take(ebpf, "DROPS")?,
+        };
+        Ok((maps, take(ebpf, "RECORDS")?.map))
+    }
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<Named<M>, EnforcerError> {
+    let map = ebpf.take_map(name).ok_or(MapError::ElementNotFound).and_then(M::try_from);
+    Ok(Named { name, map: map.map_err(refused(name))? })
+}
+
+impl<M> Named<M> {
+    /// What this map refuses, as an error that names it.
+    pub(super) fn refused(&self) -> impl Fn(MapError) -> EnforcerError + use<M> {
+        refused(self.name)
+    }
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    /// Writes an entry. `flags` is 0, or one of the constants below.
+    pub(super) fn put(&mut self, key: &K, value: &V, flags: u64) -> Result<(), EnforcerError> {
+        self.map.insert(key, value, flags).map_err(self.refused())
+    }
+
+    /// The entry, if there is one.
+    pub(super) fn find(&self, key: &K) -> Result<Option<V>, EnforcerError> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(cause) => Err(self.refused()(cause)),
+        }
+    }
+
+    /// Sees to it that there is no such entry.
+    pub(super) fn remove(&mut self, key: &K) -> Result<(), EnforcerError> {
+        done_or_gone(self.map.remove(key)).map_err(self.refused())
+    }
+
+    /// The keys whose entries `wanted` picks. Entries that come or go meanwhile may be among them or not.
+    pub(super) fn keys_where(&self, wanted: impl Fn(&V) -> bool) -> Result<Vec<K>, EnforcerError> {
+        let mut keys = Vec::new();
+        // A key that goes while it is stood on starts the listing over: a bound, so that it ends.
+        for key in self.map.keys().take(1 << 18) {
+            let key = key.map_err(self.refused())?;
+            if self.find(&key)?.is_some_and(|value| wanted(&value)) {
+                keys.push(key);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// Only where there is no such entry.
+pub(super) const NEW: u64 = 1;
+/// Only where there is such an entry.
+pub(super) const EXISTING: u64 = 2;
+
+/// A removal, for which an entry that is not there is as good as removed.
+pub(super) fn done_or_gone(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(cause)) if cause.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        removed => removed,
+    }
+}
+
+fn refused(map: &'static str) -> impl Fn(MapError) -> EnforcerError {
+    move |cause| {
+        let is_full = matches!(&cause, MapError::SyscallError(cause)
+            if matches!(cause.io_error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)));
+        let cause = if is_full { "it is full".to_owned() } else { with_causes(&cause) };
+        EnforcerError::Map { map, cause }
+    }
+}
+
+/// An error and what it came from, in one line.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Transparent errors repeat what they wrap. Writing to a string can't fail.
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            let _written = write!(text, ": {told}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,157 @@
+//! Finds, makes and removes the folders that an instance of the agent has in cgroup2 and in a bpffs.
+//!
+//! Invariant: no place is guessed. cgroup2 is where mountinfo says, and pins stand in a bpffs of root's alone.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::mountinfo::mounts;
+use super::{EnforcerError, Places};
+
+/// The folder, in cgroup2 and in the bpffs, below which each instance has its own.
+const OURS: &str = "sentinel";
+/// Where a host that has a bpffs has it.
+const HOST_BPFFS: &str = "/sys/fs/bpf";
+/// `f_type` of a bpffs (`include/uapi/linux/magic.h`).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+impl Places {
+    /// Where the instance of this name keeps its things: in the host's bpffs, else in one at `<runtime>/bpf`.
+    /// Makes nothing.
+    ///
+    /// # Errors
+    /// There is no cgroup2, or the name can't be a folder's.
+    pub fn find(runtime: &Path, instance: &str) -> Result<Self, EnforcerError> {
+        if !matches!(
+            Path::new(instance).components().collect::<Vec<_>>().as_slice(),
+            [Component::Normal(name)] if **name == *instance
+        ) {
+            return Err(EnforcerError::Unavailable {
+                what: format!("no instance can be called `{instance}`"),
+                cause: "its name is a folder's".to_owned(),
+                way_out: "use letters, digits and `-`".to_owned(),
+            });
+        }
+        let host = Path::new(HOST_BPFFS);
+        let bpffs = if is_bpffs(host) { host.to_owned() } else { runtime.join("bpf") };
+        Ok(Self { pins: bpffs.join(OURS).join(instance), cgroup: cgroup2()?.join(OURS).join(instance) })
+    }
+
+    /// The level of a session's cgroup below the root of all cgroups.
+    pub(super) fn session_level(&self) -> Result<u32, EnforcerError> {
+        let root = cgroup2()?;
+        let below = self.cgroup.strip_prefix(&root).map_err(|_elsewhere| {
+            unavailable("find the level of", &self.cgroup, format!("it isn't below `{}`", root.display()))
+        })?;
+        let levels = below.components().count().saturating_add(1);
+        u32::try_from(levels).map_err(|error| unavailable("find the level of", &self.cgroup, error))
+    }
+
+    /// Makes the folders, and mounts the bpffs where the host has none.
+    pub(super) fn make(&self) -> Result<(), EnforcerError> {
+        make_folders(&self.cgroup, 0o755)?;
+        let bpffs = self.bpffs();
+        if !is_bpffs(bpffs) {
+            make_folders(bpffs, 0o700)?;
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            mount("bpf", bpffs, "bpf", flags, Some(c"mode=0700"))
+                .map_err(|cause| unavailable("mount a bpffs at", bpffs, cause))?;
+        }
+        make_folders(&self.pins, 0o700)
+    }
+
+    /// Removes the folders, which hold nothing any more, and unmounts the bpffs if no other instance is in it.
+    pub(super) fn remove(&self) -> Result<(), EnforcerError> {
+        remove_folder(&self.cgroup)?;
+        remove_folder(&self.pins)?;
+        // Other instances may be in these.
+        let _in_use = self.cgroup.parent().map(fs::remove_dir);
+        let is_last = self.pins.parent().is_none_or(|ours| remove_folder(ours).is_ok());
+        let bpffs = self.bpffs();
+        if is_last && bpffs != Path::new(HOST_BPFFS) {
+            if is_bpffs(bpffs) {
+                unmount(bpffs, UnmountFlags::empty())
+                    .map_err(|cause| unavailable("unmount the bpffs at", bpffs, cause))?;
+            }
+            remove_folder(bpffs)?;
+        }
+        Ok(())
+    }
+
+    /// The root of the bpffs.
+    fn bpffs(&self) -> &Path {
+        self.pins.parent().and_then(Path::parent).unwrap_or(&self.pins)
+    }
+}
+
+/// Where all of cgroup2 is mounted.
+fn cgroup2() -> Result<PathBuf, EnforcerError> {
+    let whole = mounts()?.into_iter().find(|mount| mount.kind == "cgroup2" && mount.root == Path::new("/"));
+    whole.map(|mount| mount.point).ok_or_else(|| EnforcerError::Unavailable {
+        what: "no cgroup2 is mounted".to_owned(),
+        cause: "`/proc/self/mountinfo` has none".to_owned(),
+        way_out: "mount one: `mkdir -p /run/cgroup2 && mount -t cgroup2 none /run/cgroup2`".to_owned(),
+    })
+}
+
+fn is_bpffs(folder: &Path) -> bool {
+    rustix::fs::statfs(folder).is_ok_and(|found| u64::try_from(found.f_type) == Ok(BPF_FS_MAGIC))
+}
+
+/// Makes a folder and those above it. Another instance may remove an empty one in between: then again.
+fn make_folders(folder: &Path, mode: u32) -> Result<(), EnforcerError> {
+    let mut tries = 10_u32;
+    loop {
+        match DirBuilder::new().recursive(true).mode(mode).create(folder) {
+            Ok(()) => return Ok(()),
+            Err(cause) if cause.kind() == ErrorKind::NotFound && tries > 0 => tries = tries.saturating_sub(1),
+            Err(cause) => return Err(unavailable("make", folder, cause)),
+        }
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), EnforcerError> {
+    match fs::remove_dir(folder) {
+        Err(cause) if !is_gone(&cause) => Err(unavailable("remove", folder, cause)),
+        _ => Ok(()),
+    }
+}
+
+fn is_gone(cause: &io::Error) -> bool {
+    cause.kind() == ErrorKind::NotFound
+}
+
+/// An error about a file or folder.
+pub(super) fn unavailable(what: &str, path: &Path, cause: impl std::fmt::Display) -> EnforcerError {
+    EnforcerError::Unavailable {
+        what: format!("cannot {what} `{}`", path.display()),
+        cause: cause.to_string(),
+        way_out: "see that the agent runs as root and that nothing else uses it".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instances_name_is_one_folder() {
+        let runtime = Path::new("/nonexistent");
+        assert!(Places::find(runtime, "private-12").is_ok());
+        for name in ["", ".", "..", "a/b", "/a", "a/"] {
+            assert!(Places::find(runtime, name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_sessions_cgroup_is_three_levels_below_the_root() {
+        let places = Places::find(Path::new("/nonexistent"), "host").unwrap();
+        assert_eq!(places.session_level().unwrap(), 3);
+        let elsewhere = Places { cgroup: PathBuf::from("/tmp/sentinel/host"), ..places };
+        assert!(elsewhere.session_level().is_err());
+    }
+}

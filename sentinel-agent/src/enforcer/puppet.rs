@@ -1,0 +1,324 @@
+//! A process that tries what it is told to: for the live proof at start, and for tests.
+//!
+//! Invariant: between its fork and its end it calls the kernel and nothing else: no allocation, no lock, no panic, for
+//! the process that it is forked from may have threads. It dies with the thread that made it.
+
+use std::ffi::CString;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+#[cfg(test)]
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, read, write};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketFlags, SocketType, connect, sendto, socket_with, socketpair,
+};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
+    set_parent_process_death_signal, waitid,
+};
+
+/// How long anything that it does may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of an order.
+const ORDER: usize = 256;
+/// Where in an order the path begins.
+const PATH: usize = 32;
+
+/// What it can try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the proof needs two of them, the tests all"))]
+pub(super) enum Deed<'a> {
+    /// `connect` of a TCP socket.
+    ConnectTcp(SocketAddr),
+    /// `connect` of a UDP socket.
+    ConnectUdp(SocketAddr),
+    /// `sendto` of a UDP socket that isn't connected.
+    SendUdp(SocketAddr),
+    /// `socket` of this family, type and protocol.
+    Socket(u8, u8, u8),
+    /// `execve`, without arguments. There is an answer only where it failed.
+    Exec(&'a Path),
+    /// `fork`: the child takes its orders by the descriptor with this number.
+    Fork(i32),
+}
+
+impl Deed<'_> {
+    fn order(&self) -> io::Result<[u8; ORDER]> {
+        let mut order = [0; ORDER];
+        match *self {
+            Self::ConnectTcp(to) => put_address(&mut order, b'c', to),
+            Self::ConnectUdp(to) => put_address(&mut order, b'u', to),
+            Self::SendUdp(to) => put_address(&mut order, b's', to),
+            Self::Socket(family, kind, protocol) => order[..4].copy_from_slice(&[b'o', family, kind, protocol]),
+            Self::Exec(path) => {
+                order[0] = b'x';
+                let path = CString::new(path.as_os_str().as_bytes())?;
+                let bytes = path.as_bytes_with_nul();
+                let place = order.get_mut(PATH..PATH + bytes.len()).ok_or(io::ErrorKind::InvalidFilename)?;
+                place.copy_from_slice(bytes);
+            }
+            Self::Fork(descriptor) => {
+                order[0] = b'f';
+                order[4..8].copy_from_slice(&descriptor.to_ne_bytes());
+            }
+        }
+        Ok(order)
+    }
+}
+
+fn put_address(order: &mut [u8; ORDER], deed: u8, to: SocketAddr) {
+    order[0] = deed;
+    order[2..4].copy_from_slice(&to.port().to_ne_bytes());
+    match to.ip() {
+        IpAddr::V4(ip) => {
+            order[1] = 4;
+            order[4..8].copy_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            order[1] = 6;
+            order[4..20].copy_from_slice(&ip.octets());
+        }
+    }
+}
+
+/// The process.
+#[derive(Debug)]
+pub(super) struct Puppet {
+    pid: u32,
+    pidfd: OwnedFd,
+    orders: OwnedFd,
+    is_child: bool,
+    /// For the children that it may get: a channel must be there before the fork that passes it on.
+    #[cfg(test)]
+    spares: Spares,
+}
+
+#[cfg(test)]
+type Spares = std::rc::Rc<std::cell::RefCell<Vec<(OwnedFd, OwnedFd)>>>;
+
+/// How one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Exited(i32),
+    Killed(i32),
+}
+
+impl Puppet {
+    /// Forks one, which waits for orders.
+    pub(super) fn start() -> io::Result<Self> {
+        #[cfg(test)]
+        let spares = (0..4).map(|_| channel()).collect::<io::Result<_>>()?;
+        let (orders, its) = channel()?;
+        // SAFETY: the child calls nothing but what may be called after a fork of a process with threads.
+        let pid = match unsafe { libc::fork() } {
+            0 => serve(its.as_fd()),
+            pid => u32::try_from(pid).map_err(|_negative| io::Error::last_os_error())?,
+        };
+        Ok(Self {
+            pid,
+            pidfd: pidfd(pid)?,
+            orders,
+            is_child: true,
+            #[cfg(test)]
+            spares: std::rc::Rc::new(std::cell::RefCell::new(spares)),
+        })
+    }
+
+    /// Its pid.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Has it do something: 0, or what the kernel said (`EPERM` is 1). After a fork, the child's pid.
+    pub(super) fn order(&self, deed: Deed<'_>) -> io::Result<i32> {
+        self.send(deed)?;
+        self.answer()
+    }
+
+    /// Has it do something that it may not survive.
+    pub(super) fn send(&self, deed: Deed<'_>) -> io::Result<()> {
+        write(&self.orders, &deed.order()?)?;
+        Ok(())
+    }
+
+    fn answer(&self) -> io::Result<i32> {
+        if !wait_for(self.orders.as_fd())? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut answer = [0; 4];
+        match read(&self.orders, &mut answer)? {
+            4 => Ok(i32::from_ne_bytes(answer)),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Has it fork.
+    #[cfg(test)]
+    pub(super) fn fork(&self) -> io::Result<Self> {
+        let (orders, its) = self.spares.borrow_mut().pop().ok_or(io::ErrorKind::StorageFull)?;
+        let pid = self.order(Deed::Fork(its.as_raw_fd()))?;
+        let pid = u32::try_from(pid).map_err(|_negative| io::Error::from_raw_os_error(-pid))?;
+        let spares = std::rc::Rc::clone(&self.spares);
+        Ok(Self { pid, pidfd: pidfd(pid)?, orders, is_child: false, spares })
+    }
+
+    /// Waits for its end.
+    pub(super) fn ending(&self) -> io::Result<Ending> {
+        if !wait_for(self.pidfd.as_fd())? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let ended = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)?;
+        ended.as_ref().and_then(ending).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Whether it is there still.
+    #[cfg(test)]
+    pub(super) fn is_alive(&self) -> bool {
+        crate::peer::is_alive(self.pidfd.as_fd())
+    }
+}
+
+fn ending(status: &WaitIdStatus) -> Option<Ending> {
+    let exited = status.exit_status().map(Ending::Exited);
+    exited.or_else(|| status.terminating_signal().map(Ending::Killed))
+}
+
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        // One that is dead already is what is wanted.
+        let _dead = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        if self.is_child {
+            let _reaped = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
+    }
+}
+
+fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+fn wait_for(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: left.subsec_nanos().into() };
+        let mut wanted = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
+        match poll(&mut wanted, Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// What the process does from its fork to its end. Calls nothing but the kernel.
+fn serve(orders: BorrowedFd<'_>) -> ! {
+    let mut descriptor = orders;
+    // Without this it could outlive who made it, waiting for ever.
+    if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+        exit();
+    }
+    let mut order = [0; ORDER];
+    while let Ok(ORDER) = read(descriptor, &mut order) {
+        let answer = match obey(&order) {
+            Done::Answer(answer) => answer,
+            Done::IsChild(number) => {
+                // SAFETY: whoever gave the order made it before this process was forked, and it is closed nowhere.
+                descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+                if set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+                    exit();
+                }
+                continue;
+            }
+        };
+        if write(descriptor, &answer.to_ne_bytes()).is_err() {
+            break;
+        }
+    }
+    exit()
+}
+
+enum Done {
+    Answer(i32),
+    IsChild(i32),
+}
+
+fn obey(order: &[u8; ORDER]) -> Done {
+    let done = match order[0] {
+        b'c' => dial(order, SocketType::STREAM),
+        b'u' => dial(order, SocketType::DGRAM),
+        b's' => send(order),
+        b'o' => make_socket(order),
+        b'x' => execute(order),
+        b'f' => return fork(order),
+        _ => Err(Errno::INVAL),
+    };
+    Done::Answer(done.map_or_else(Errno::raw_os_error, |()| 0))
+}
+
+fn target(order: &[u8; ORDER]) -> SocketAddr {
+    let port = u16::from_ne_bytes([order[2], order[3]]);
+    if order[1] == 4 {
+        return SocketAddr::new(IpAddr::from([order[4], order[5], order[6], order[7]]), port);
+    }
+    let mut ip = [0; 16];
+    ip.copy_from_slice(&order[4..20]);
+    SocketAddr::new(IpAddr::from(ip), port)
+}
+
+fn socket_for(to: SocketAddr, kind: SocketType) -> rustix::io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    socket_with(family, kind, SocketFlags::CLOEXEC, None)
+}
+
+fn dial(order: &[u8; ORDER], kind: SocketType) -> rustix::io::Result<()> {
+    let to = target(order);
+    connect(&socket_for(to, kind)?, &to)
+}
+
+fn send(order: &[u8; ORDER]) -> rustix::io::Result<()> {
+    let to = target(order);
+    sendto(&socket_for(to, SocketType::DGRAM)?, b"x", SendFlags::empty(), &to).map(|_sent| ())
+}
+
+fn make_socket(order: &[u8; ORDER]) -> rustix::io::Result<()> {
+    let protocol = rustix::net::RawProtocol::new(u32::from(order[3])).map(rustix::net::Protocol::from_raw);
+    let family = AddressFamily::from_raw(u16::from(order[1]));
+    socket_with(family, SocketType::from_raw(u32::from(order[2])), SocketFlags::CLOEXEC, protocol).map(|_made| ())
+}
+
+fn execute(order: &[u8; ORDER]) -> rustix::io::Result<()> {
+    let path = order.as_ptr().wrapping_add(PATH).cast();
+    let arguments = [path, std::ptr::null()];
+    let environment = [std::ptr::null()];
+    // SAFETY: the path ends with a NUL within the order, and both lists end with a null pointer.
+    unsafe { libc::execve(path, arguments.as_ptr(), environment.as_ptr()) };
+    // SAFETY: the number of this thread's last error, which the failed call has set.
+    Err(Errno::from_raw_os_error(unsafe { *libc::__errno_location() }))
+}
+
+fn fork(order: &[u8; ORDER]) -> Done {
+    // SAFETY: this process has a single thread, and its child goes on with calls to the kernel alone.
+    match unsafe { libc::fork() } {
+        0 => Done::IsChild(i32::from_ne_bytes([order[4], order[5], order[6], order[7]])),
+        pid => Done::Answer(pid),
+    }
+}
+
+fn exit() -> ! {
+    // SAFETY: ends the process without running anything of the one that it was forked from.
+    unsafe { libc::_exit(0) }
+}

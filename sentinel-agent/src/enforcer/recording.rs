@@ -1,0 +1,196 @@
+//! An [`Enforcer`] without a kernel, for the tests of what drives it: keeps what it is told, fails when asked to.
+//!
+//! Invariant: like the real one, a call that fails has changed nothing.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use sentinel_engine::{GrantSet, Policy, ScopeId};
+use sentinel_proto::SessionId;
+
+use super::{Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Tier};
+
+/// One call of a method that changes something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    StartSession { session: SessionId, cgroup_id: u64, user: u32 },
+    Enrol { session: SessionId, tgid: u32, first: FirstImage },
+    PutScopeInFront { tgid: u32, scope: ScopeId },
+    SetDoors { session: SessionId, scope: ScopeId, open: GrantSet, until: Duration },
+    SetBaselineNetwork { session: SessionId, open: bool },
+    StopSession { session: SessionId },
+    Beat { now: Duration },
+}
+
+#[derive(Debug, Default)]
+struct Recorded {
+    calls: Vec<Call>,
+    fail_at: Option<usize>,
+    marks: BTreeMap<u32, Mark>,
+    doors: BTreeMap<ScopeId, (SessionId, GrantSet, Duration)>,
+    baseline: BTreeMap<SessionId, bool>,
+    records: VecDeque<KernelRecord>,
+    dropped: u64,
+}
+
+/// Clones share what was recorded: keep one, hand the other to the driver.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordingEnforcer {
+    enforcement: Enforcement,
+    recorded: Rc<RefCell<Recorded>>,
+}
+
+impl Default for RecordingEnforcer {
+    fn default() -> Self {
+        let enforcement = Enforcement { tier: Tier::Kill, proven: true };
+        Self { enforcement, recorded: Rc::default() }
+    }
+}
+
+impl RecordingEnforcer {
+    /// What was called, heartbeats left out: those come with time.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        let recorded = self.recorded.borrow();
+        recorded.calls.iter().filter(|call| !matches!(call, Call::Beat { .. })).cloned().collect()
+    }
+
+    /// When the heartbeat was last written.
+    pub(crate) fn last_beat(&self) -> Option<Duration> {
+        let recorded = self.recorded.borrow();
+        recorded.calls.iter().rev().find_map(|call| if let Call::Beat { now } = call { Some(*now) } else { None })
+    }
+
+    /// The call after the next `calls` ones fails, once. Calls that only read are not counted.
+    pub(crate) fn fail_after(&self, calls: usize) {
+        let mut recorded = self.recorded.borrow_mut();
+        let at = recorded.calls.len() + calls;
+        recorded.fail_at = Some(at);
+    }
+
+    /// Gives a process a mark, as enrolment or a fork would.
+    pub(crate) fn set_mark(&self, tgid: u32, mark: Mark) {
+        self.recorded.borrow_mut().marks.insert(tgid, mark);
+    }
+
+    /// Takes a process's mark, as its end would.
+    pub(crate) fn forget_mark(&self, tgid: u32) {
+        self.recorded.borrow_mut().marks.remove(&tgid);
+    }
+
+    /// What is open for a scope, and until when.
+    pub(crate) fn doors(&self, scope: ScopeId) -> (GrantSet, Duration) {
+        let recorded = self.recorded.borrow();
+        recorded.doors.get(&scope).map_or((GrantSet::EMPTY, Duration::ZERO), |(_, open, until)| (*open, *until))
+    }
+
+    /// Whether a session's baseline network is open.
+    pub(crate) fn baseline_network(&self, session: SessionId) -> bool {
+        self.recorded.borrow().baseline.get(&session).copied().unwrap_or(false)
+    }
+
+    /// Reports a denial, as a hook would.
+    pub(crate) fn report(&self, record: KernelRecord) {
+        self.recorded.borrow_mut().records.push_back(record);
+    }
+
+    /// Counts records as lost.
+    pub(crate) fn drop_records(&self, count: u64) {
+        self.recorded.borrow_mut().dropped += count;
+    }
+
+    fn call(&self, call: Call) -> Result<std::cell::RefMut<'_, Recorded>, EnforcerError> {
+        let mut recorded = self.recorded.borrow_mut();
+        let at = recorded.calls.len();
+        recorded.calls.push(call);
+        if recorded.fail_at == Some(at) {
+            recorded.fail_at = None;
+            return Err(EnforcerError::Map { map: "TEST", cause: "fails as the test asked".to_owned() });
+        }
+        Ok(recorded)
+    }
+}
+
+fn no_mark(tgid: u32) -> EnforcerError {
+    EnforcerError::Missing(format!("process {tgid} is in no session"))
+}
+
+impl Enforcer for RecordingEnforcer {
+    fn enforcement(&self) -> &Enforcement {
+        &self.enforcement
+    }
+
+    fn start_session(
+        &mut self,
+        session: SessionId,
+        cgroup_id: u64,
+        _policy: &Policy,
+        user: u32,
+    ) -> Result<(), EnforcerError> {
+        self.call(Call::StartSession { session, cgroup_id, user })?.baseline.insert(session, true);
+        Ok(())
+    }
+
+    fn enrol(&mut self, session: SessionId, tgid: u32, first: FirstImage) -> Result<(), EnforcerError> {
+        let mark = Mark { session, scopes: [None; 4], marked_at: Duration::ZERO };
+        self.call(Call::Enrol { session, tgid, first })?.marks.insert(tgid, mark);
+        Ok(())
+    }
+
+    fn mark(&self, tgid: u32) -> Result<Option<Mark>, EnforcerError> {
+        Ok(self.recorded.borrow().marks.get(&tgid).copied())
+    }
+
+    fn put_scope_in_front(&mut self, tgid: u32, scope: ScopeId) -> Result<(), EnforcerError> {
+        let mut recorded = self.call(Call::PutScopeInFront { tgid, scope })?;
+        let mark = recorded.marks.get_mut(&tgid).ok_or_else(|| no_mark(tgid))?;
+        mark.scopes.rotate_right(1);
+        mark.scopes[0] = Some(scope);
+        Ok(())
+    }
+
+    fn set_doors(
+        &mut self,
+        session: SessionId,
+        scope: ScopeId,
+        open: GrantSet,
+        until: Duration,
+    ) -> Result<(), EnforcerError> {
+        let mut recorded = self.call(Call::SetDoors { session, scope, open, until })?;
+        if open.is_empty() {
+            recorded.doors.remove(&scope);
+        } else {
+            recorded.doors.insert(scope, (session, open, until));
+        }
+        Ok(())
+    }
+
+    fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError> {
+        self.call(Call::SetBaselineNetwork { session, open })?.baseline.insert(session, open);
+        Ok(())
+    }
+
+    fn stop_session(&mut self, session: SessionId) -> Result<(), EnforcerError> {
+        let mut recorded = self.call(Call::StopSession { session })?;
+        recorded.marks.retain(|_, mark| mark.session != session);
+        recorded.doors.retain(|_, (of, _, _)| *of != session);
+        recorded.baseline.remove(&session);
+        Ok(())
+    }
+
+    fn beat(&mut self, now: Duration) -> Result<(), EnforcerError> {
+        self.call(Call::Beat { now })?;
+        Ok(())
+    }
+
+    fn drain_records(&mut self, records: &mut Vec<KernelRecord>, limit: usize) {
+        let mut recorded = self.recorded.borrow_mut();
+        let taken = recorded.records.len().min(limit);
+        records.extend(recorded.records.drain(..taken));
+    }
+
+    fn dropped_records(&self) -> Result<u64, EnforcerError> {
+        Ok(self.recorded.borrow().dropped)
+    }
+}

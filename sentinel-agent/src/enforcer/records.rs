@@ -1,0 +1,288 @@
+//! Denials in words: what the kernel side reports, as a person reads it, with the policy text that would allow it.
+//!
+//! Invariant: what a process chose (its name, a path) stands here in printable characters only.
+
+use std::ffi::OsStr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use sentinel_ebpf_common::BASELINE;
+use sentinel_ebpf_common::record::{
+    OPERATION_CONNECT, OPERATION_EXEC, OPERATION_FORK, OPERATION_SENDMSG, OPERATION_SOCKET,
+};
+use sentinel_ebpf_common::verdict::Verdict;
+use sentinel_engine::{Attempt, GrantSet, Policy};
+
+use super::{KernelRecord, images};
+
+/// The record in the bytes of the ring buffer; none for bytes of another size.
+pub(super) fn decode(bytes: &[u8]) -> Option<KernelRecord> {
+    if bytes.len() != size_of::<KernelRecord>() {
+        return None;
+    }
+    // SAFETY: the size is right, and any bytes are a `Record` (it is `Pod`).
+    Some(unsafe { bytes.as_ptr().cast::<KernelRecord>().read_unaligned() })
+}
+
+/// What was tried, why it was refused, and what in `policy` would allow it.
+#[must_use]
+pub fn describe(record: &KernelRecord, policy: &Policy) -> Attempt {
+    let verdict = Verdict::from_number(record.verdict);
+    let (operation, target, entry) = match record.operation {
+        OPERATION_CONNECT => ("connect", network_target(record), network_entry(record)),
+        OPERATION_SENDMSG => ("sendmsg", network_target(record), network_entry(record)),
+        OPERATION_SOCKET => {
+            let KernelRecord { family, port: kind, protocol, .. } = record;
+            ("socket", format!("family {family} type {kind} protocol {protocol}"), None)
+        }
+        OPERATION_EXEC => ("exec", exec_target(record), exec_entry(record)),
+        OPERATION_FORK => ("fork", "a child whose mark could not be stored".to_owned(), None),
+        unknown => ("unknown", format!("operation {unknown}"), None),
+    };
+    let entry = entry.filter(|_| matches!(verdict, Some(Verdict::NoRule | Verdict::DoorClosed)));
+    Attempt {
+        operation: operation.to_owned(),
+        target,
+        verdict: verdict.map_or_else(|| format!("verdict {}", record.verdict), |known| known.as_str().to_owned()),
+        fate: fate(record).to_owned(),
+        process: printable(&String::from_utf8_lossy(until_nul(&record.comm))),
+        pid: record.tgid,
+        would_allow: entry.map(|entry| would_allow(record, policy, &entry)),
+    }
+}
+
+fn fate(record: &KernelRecord) -> &'static str {
+    match record.operation {
+        _ if record.audited != 0 => "recorded",
+        OPERATION_EXEC | OPERATION_FORK => "killed",
+        _ => "refused",
+    }
+}
+
+/// The policy text, which can be pasted as it is: what it says besides stands in a comment.
+fn would_allow(record: &KernelRecord, policy: &Policy, entry: &Entry) -> String {
+    let baseline = format!("enforcement: {{{}}}", entry.in_baseline());
+    if record.rule_bits & BASELINE != 0 {
+        // It is in the baseline, which is shut.
+        return "enforcement: {on_exhausted: keep}  # or a larger budget: this one is spent".to_owned();
+    }
+    let opened_by: Vec<String> = policy
+        .actions
+        .iter()
+        .filter(|(_, action)| action.grant.is_some_and(|index| GrantSet::of(index).0 & record.rule_bits != 0))
+        .map(|(name, _)| format!("`{}`", printable(name.as_str())))
+        .collect();
+    if opened_by.is_empty() {
+        return baseline;
+    }
+    format!("{baseline}  # as it is, it opens while an action runs here: {}", opened_by.join(", "))
+}
+
+/// An entry of a policy's list.
+enum Entry {
+    Network(String),
+    Exec(String),
+}
+
+impl Entry {
+    fn in_baseline(&self) -> String {
+        match self {
+            Self::Network(endpoint) => format!("network: {{allow: [{endpoint}]}}"),
+            Self::Exec(path) => format!("exec: {{allow: [{path}]}}"),
+        }
+    }
+}
+
+fn address(record: &KernelRecord) -> IpAddr {
+    Ipv6Addr::from(record.address).to_canonical()
+}
+
+fn network_target(record: &KernelRecord) -> String {
+    let protocol = match record.protocol {
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        other => format!("protocol {other}"),
+    };
+    match u16::try_from(record.port) {
+        Ok(port) => format!("{}/{protocol}", SocketAddr::new(address(record), port)),
+        Err(_too_large) => format!("{} port {}/{protocol}", address(record), record.port),
+    }
+}
+
+fn network_entry(record: &KernelRecord) -> Option<Entry> {
+    let suffix = match record.protocol {
+        6 => "",
+        17 => "/udp",
+        _ => return None,
+    };
+    // No policy can name port 0.
+    let port = u16::try_from(record.port).ok().filter(|port| *port != 0)?;
+    Some(Entry::Network(quoted(&format!("{}{suffix}", SocketAddr::new(address(record), port)))?))
+}
+
+/// The path as it was given to execve; without one, what the kernel opened.
+fn exec_target(record: &KernelRecord) -> String {
+    let path = printable(&String::from_utf8_lossy(until_nul(&record.path)));
+    if path.is_empty() { format!("inode {} on device {}", record.ino, device(record.dev)) } else { path }
+}
+
+fn device(dev: u32) -> String {
+    format!("{}:{}", dev >> 20, dev & 0x000f_ffff)
+}
+
+/// The file that a rule must name: the one at that path, or its interpreter, if that is what the kernel opened.
+fn exec_entry(record: &KernelRecord) -> Option<Entry> {
+    let bytes = until_nul(&record.path);
+    // Without a NUL it was cut short; one that isn't absolute depends on a folder that is not known here.
+    if bytes.len() == record.path.len() || bytes.first() != Some(&b'/') {
+        return None;
+    }
+    let path = images::path_of(Path::new(OsStr::from_bytes(bytes)), record.dev, record.ino)?;
+    Some(Entry::Exec(quoted(&PathBuf::into_os_string(path).into_string().ok()?)?))
+}
+
+/// A YAML text in double quotes, which JSON's are too; none for one that can't be shown as it is.
+fn quoted(text: &str) -> Option<String> {
+    if printable(text) == text { serde_json::to_string(text).ok() } else { None }
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// The text with `?` for what could move a cursor, reorder or hide text.
+fn printable(text: &str) -> String {
+    let is_hidden = |character| {
+        matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().map(|character| if character.is_control() || is_hidden(character) { '?' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use sentinel_ebpf_common::record::PATH_BYTES;
+    use sentinel_engine::ActionRule;
+    use sentinel_proto::ActionName;
+
+    use super::*;
+
+    fn record(operation: u32, verdict: Verdict) -> KernelRecord {
+        let mut comm = [0; 16];
+        comm[..4].copy_from_slice(b"curl");
+        KernelRecord {
+            at: 1,
+            operation,
+            verdict: verdict as u32,
+            session: 7,
+            audited: 0,
+            tgid: 10,
+            tid: 11,
+            comm,
+            address: Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets(),
+            port: 8080,
+            protocol: 6,
+            family: 0,
+            dev: 0,
+            ino: 0,
+            rule_bits: 0,
+            open_bits: 1,
+            path: [0; PATH_BYTES],
+        }
+    }
+
+    /// What the policy says, if the text is one.
+    fn pasted(text: &str) -> Policy {
+        sentinel_policy::parse(text).unwrap_or_else(|problems| panic!("{text}: {problems:?}")).policy
+    }
+
+    #[test]
+    fn a_connect_without_a_rule_is_told_with_the_text_that_allows_it() {
+        let attempt = describe(&record(OPERATION_CONNECT, Verdict::NoRule), &Policy::empty());
+        assert_eq!(attempt.target, "127.0.0.1:8080/tcp");
+        assert_eq!((attempt.verdict.as_str(), attempt.fate.as_str()), ("no_rule", "refused"));
+        assert_eq!((attempt.process.as_str(), attempt.pid), ("curl", 10));
+        let text = attempt.would_allow.unwrap();
+        assert_eq!(text, "enforcement: {network: {allow: [\"127.0.0.1:8080\"]}}");
+        let rules = super::super::rules::compile(&pasted(&text).grants).unwrap();
+        assert_eq!(rules.len(), 1);
+        assert_eq!(rules[0].endpoint(7, 1).address, record(OPERATION_CONNECT, Verdict::NoRule).address);
+    }
+
+    #[test]
+    fn a_datagram_over_ipv6_is_told_as_a_policy_writes_it() {
+        let mut datagram = record(OPERATION_SENDMSG, Verdict::NoRule);
+        datagram.address = Ipv6Addr::LOCALHOST.octets();
+        datagram.protocol = 17;
+        let attempt = describe(&datagram, &Policy::empty());
+        assert_eq!(attempt.target, "[::1]:8080/udp");
+        let text = attempt.would_allow.unwrap();
+        assert_eq!(text, "enforcement: {network: {allow: [\"[::1]:8080/udp\"]}}");
+        assert_eq!(pasted(&text).grants[0].network.len(), 1);
+    }
+
+    #[test]
+    fn a_closed_door_names_the_actions_that_open_it_and_a_spent_budget_its_switch() {
+        let mut policy = Policy::empty();
+        let rule = ActionRule { grant: Some(1), ..ActionRule::default() };
+        policy.actions.insert(ActionName::new("search_web").unwrap(), rule);
+        let mut closed = record(OPERATION_CONNECT, Verdict::DoorClosed);
+        closed.rule_bits = 0b10;
+        let text = describe(&closed, &policy).would_allow.unwrap();
+        assert!(text.ends_with("here: `search_web`"), "{text}");
+        assert_eq!(pasted(&text).grants[0].network.len(), 1);
+
+        closed.rule_bits = 0b11;
+        let text = describe(&closed, &policy).would_allow.unwrap();
+        assert!(text.starts_with("enforcement: {on_exhausted: keep}"), "{text}");
+        pasted(&text);
+    }
+
+    #[test]
+    fn what_no_rule_can_allow_has_no_text() {
+        for verdict in [Verdict::NoStorage, Verdict::Surface, Verdict::Failed, Verdict::HeartbeatStale] {
+            let attempt = describe(&record(OPERATION_CONNECT, verdict), &Policy::empty());
+            assert_eq!(attempt.would_allow, None, "{verdict:?}");
+        }
+        let mut port_0 = record(OPERATION_CONNECT, Verdict::NoRule);
+        port_0.port = 0;
+        assert_eq!(describe(&port_0, &Policy::empty()).would_allow, None);
+        let socket = describe(&record(OPERATION_SOCKET, Verdict::Surface), &Policy::empty());
+        assert_eq!((socket.target.as_str(), socket.would_allow), ("family 0 type 8080 protocol 6", None));
+    }
+
+    #[test]
+    fn an_exec_is_told_with_the_file_that_the_kernel_opened() {
+        let first = images::first_image(Path::new("/bin/true")).unwrap();
+        let mut exec = record(OPERATION_EXEC, Verdict::NoRule);
+        (exec.dev, exec.ino) = (first.dev, first.ino);
+        exec.path[..9].copy_from_slice(b"/bin/true");
+        let attempt = describe(&exec, &Policy::empty());
+        assert_eq!((attempt.target.as_str(), attempt.fate.as_str()), ("/bin/true", "killed"));
+        assert_eq!(attempt.would_allow.unwrap(), "enforcement: {exec: {allow: [\"/bin/true\"]}}");
+
+        exec.ino += 1;
+        let attempt = describe(&exec, &Policy::empty());
+        assert_eq!(attempt.would_allow, None, "the path stands for another file now");
+    }
+
+    #[test]
+    fn what_a_process_chose_reaches_no_terminal_raw() {
+        let mut named = record(OPERATION_EXEC, Verdict::NoRule);
+        named.comm[..5].copy_from_slice(b"\x1b[2Jx");
+        named.path[..8].copy_from_slice(b"/a\n\x1b]0;x");
+        let attempt = describe(&named, &Policy::empty());
+        assert_eq!((attempt.process.as_str(), attempt.target.as_str()), ("?[2Jx", "/a??]0;x"));
+    }
+
+    #[test]
+    fn audited_is_recorded_and_bytes_of_another_size_are_no_record() {
+        let mut audited = record(OPERATION_EXEC, Verdict::NoRule);
+        audited.audited = 1;
+        assert_eq!(describe(&audited, &Policy::empty()).fate, "recorded");
+        assert!(decode(&[0; 10]).is_none());
+        assert!(decode(&[0; size_of::<KernelRecord>()]).is_some());
+    }
+}

@@ -1,0 +1,25 @@
+//! What the tests of this module share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A folder of a test's own below the system's temporary one, removed with all that is in it.
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    pub(super) fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("sentinel-enforcer-{}-{test}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
