@@ -67,6 +67,12 @@ pub struct Denials {
 }
 
 impl Denials {
+    /// None so far, at that time.
+    #[must_use]
+    pub fn new(now: Duration) -> Self {
+        Self { told_at: now, ..Self::default() }
+    }
+
     /// Counts a denial. The first of its kind comes back: it is to be told now, and [`Denials::told`] be called then.
     /// One that finds no room is told and counted as the kind `other`.
     #[must_use]

@@ -6,8 +6,9 @@
 pub mod cli;
 pub mod clock;
 pub mod connection;
-pub mod denials;
 pub mod daemon;
+pub mod denials;
+pub mod driver;
 pub mod enforcer;
 pub mod intake;
 pub mod peer;

@@ -1,1 +1,65 @@
 //! The operator's commands: one file each.
+
+pub mod ledger;
+pub mod policy;
+pub mod private_agent;
+pub mod run;
+pub mod status;
+pub mod terminal;
+pub mod why;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs autonomous agents under a policy that the kernel holds them to.
+#[derive(Debug, Parser)]
+#[command(name = "sentinel", version, max_term_width = 100)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a command in a session: its network and its programs are what the policy allows
+    Run(run::RunArguments),
+    /// Tells why something was refused
+    Why(why::WhyArguments),
+    /// Shows what a running agent does and holds
+    Status(status::StatusArguments),
+    /// Works on policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Reads a ledger
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
+    /// Is the agent of one `sentinel run`
+    #[command(hide = true)]
+    PrivateAgent(private_agent::PrivateAgentArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Says everything that is wrong with a policy, or in plain words what it lets through
+    Check {
+        /// The policy.
+        file: PathBuf,
+    },
+}
+
+impl CommandLine {
+    /// Carries the command out.
+    #[must_use]
+    pub fn carry_out(&self) -> ExitCode {
+        match &self.command {
+            Command::Run(arguments) => run::run(arguments),
+            Command::Why(arguments) => why::why(arguments),
+            Command::Status(arguments) => status::status(arguments),
+            Command::Policy(PolicyCommand::Check { file }) => policy::check(file),
+            Command::Ledger(command) => ledger::carry_out(command),
+            Command::PrivateAgent(arguments) => private_agent::serve(arguments),
+        }
+    }
+}

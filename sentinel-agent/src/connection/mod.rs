@@ -14,21 +14,23 @@ use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
 use sentinel_proto::app::{RefusalCode, Refused, RequestId};
-use sentinel_proto::{admin, app, encode_frame};
+use sentinel_proto::{SessionId, admin, app, encode_frame};
 use serde::Serialize;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::clock::since_boot;
+use crate::enforcer::Mark;
 use crate::intake::{Intake, Lane};
 use crate::peer::{Opener, Sender};
 use crate::watch;
 use reading::Reading;
 
 /// From its start on, a connection has so long to say hello.
-pub const HELLO_TIME: Duration = Duration::from_secs(5);
+pub const HELLO_TIME: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5_000 });
 /// From its first byte on, a frame has so long to be whole; and the last answer to be taken.
-pub const FRAME_TIME: Duration = Duration::from_secs(10);
+pub const FRAME_TIME: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 10_000 });
 /// A connection's messages that wait for the driver; it isn't read meanwhile.
 pub const MOST_WAITING: usize = 16;
 /// Answers that a peer has not taken; one that lets more pile up is closed.
@@ -55,8 +57,17 @@ pub enum Message {
 /// What connections bring to the driver.
 #[derive(Debug)]
 pub enum Arrival {
-    /// A message, and who the kernel says wrote it.
-    Message(Rc<Connection>, Sender, Message),
+    /// A message.
+    Message {
+        /// On which connection.
+        connection: Rc<Connection>,
+        /// Who the kernel says wrote it.
+        sender: Sender,
+        /// After when it was written: nothing was there to read then (CLOCK_BOOTTIME).
+        since: Duration,
+        /// It.
+        message: Message,
+    },
     /// A connection is over, and everything that it had to say has been handled.
     Closed(Rc<Connection>),
     /// A process with actions is over.
@@ -66,6 +77,8 @@ pub enum Arrival {
         /// When its mark was made: a later process with that pid is another.
         marked_at: Duration,
     },
+    /// A session was killed a moment ago: are its processes gone?
+    SessionKilled(SessionId),
 }
 
 /// The driver's side of a connection.
@@ -79,8 +92,8 @@ pub struct Connection {
     pub opener: Opener,
     socket: AsyncFd<OwnedFd>,
     lane: Cell<Option<Lane>>,
+    opener_mark: Cell<Option<Mark>>,
     waiting: Cell<usize>,
-    drained_at: Cell<Duration>,
     outbound: RefCell<VecDeque<u8>>,
     is_closing: Cell<bool>,
     is_broken: Cell<bool>,
@@ -100,8 +113,8 @@ impl Connection {
             opener,
             socket: watch::both_ways(socket)?,
             lane: Cell::new(None),
+            opener_mark: Cell::new(None),
             waiting: Cell::new(0),
-            drained_at: Cell::new(Duration::ZERO),
             outbound: RefCell::default(),
             is_closing: Cell::new(false),
             is_broken: Cell::new(false),
@@ -115,10 +128,15 @@ impl Connection {
         self.lane.get()
     }
 
-    /// When nothing more was there to read, last. What came since was written since.
+    /// The mark of the process that opened it, once it was looked up; it stays the same as long as that process lives.
     #[must_use]
-    pub fn drained_at(&self) -> Duration {
-        self.drained_at.get()
+    pub fn opener_mark(&self) -> Option<Mark> {
+        self.opener_mark.get()
+    }
+
+    /// Remembers the mark of the process that opened it.
+    pub fn know_opener(&self, mark: Mark) {
+        self.opener_mark.set(Some(mark));
     }
 
     /// Lets the conversation begin: its messages go to this lane from now on.
@@ -217,7 +235,7 @@ pub async fn serve<G>(
     on_greeted: G,
 ) {
     let opened = Instant::now();
-    let mut reading = Reading::default();
+    let mut reading = Reading::new(since_boot());
     let mut stranger = Some(on_greeted);
     let mut closing_since = None;
     while !connection.is_over() {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use sentinel_proto::app::RefusalCode;
 use sentinel_proto::{FrameError, FrameReader, VERSION, admin, app};
@@ -17,8 +18,12 @@ use crate::peer::{ReceiveError, Sender, receive};
 const KEPT_BYTES: usize = 64 * 1024;
 
 /// What has been read of a connection and not been handed on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reading {
+    /// When nothing more was there to read, last: what came since was written since.
+    drained_at: Duration,
+    /// That time for the bytes in `frames`.
+    since: Duration,
     frames: FrameReader,
     /// Who wrote the bytes in `frames`.
     sender: Option<Sender>,
@@ -48,6 +53,21 @@ impl Progress {
 }
 
 impl Reading {
+    /// Of a connection from which nothing was there to read before `opened`.
+    pub(super) fn new(opened: Duration) -> Self {
+        Self {
+            drained_at: opened,
+            since: opened,
+            frames: FrameReader::new(),
+            sender: None,
+            descriptor: None,
+            begun_at: None,
+            has_whole: false,
+            has_greeted: false,
+            most_held: 0,
+        }
+    }
+
     /// Since when a frame has been incomplete, if one is.
     pub(super) const fn begun_at(&self) -> Option<Instant> {
         self.begun_at
@@ -69,7 +89,7 @@ impl Reading {
         let received = match receive(connection.socket.get_ref().as_fd(), buffer, takes_descriptor) {
             Ok(received) => received,
             Err(ReceiveError::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                connection.drained_at.set(since_boot());
+                self.drained_at = since_boot();
                 return Progress::Drained;
             }
             Err(ReceiveError::System(error)) if error.kind() == io::ErrorKind::Interrupted => {
@@ -100,6 +120,9 @@ impl Reading {
             connection.refuse(None, RefusalCode::Malformed, "a message came with more than one descriptor");
             return Progress::More;
         }
+        if self.frames.is_empty() {
+            self.since = self.drained_at;
+        }
         self.sender = Some(sender);
         self.descriptor = received.descriptor.or_else(|| self.descriptor.take());
         self.frames.push(buffer.get(..received.bytes).unwrap_or_default());
@@ -120,7 +143,8 @@ impl Reading {
                     }
                     connection.waiting.set(connection.waiting.get().saturating_add(1));
                     let lane = connection.lane().unwrap_or_else(|| first_lane(connection.door));
-                    intake.push(lane, Arrival::Message(Rc::clone(connection), sender, message));
+                    let (connection, since) = (Rc::clone(connection), self.since);
+                    intake.push(lane, Arrival::Message { connection, sender, since, message });
                 }
                 Ok(None) => {
                     self.has_whole = false;

@@ -2,13 +2,40 @@
 //!
 //! Invariant: the sockets are there only while enforcement is proven and the ledger is open.
 
+mod instance;
 mod policies;
+mod stop;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sentinel_authority::{Authority, FileLedger};
+use tokio::task::LocalSet;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::connection::Door;
+use crate::driver::{Driver, DriverError, Setting, ToDisk};
+use crate::enforcer::{EbpfEnforcer, EnforcerError, Places, leftovers};
+use crate::intake::Intake;
+use crate::server::{Server, listen_at};
+use crate::watch;
+use instance::{Instance, InstanceError, Lock, make_folder};
+
+pub use instance::sweep;
 pub use policies::{LoadedPolicy, PoliciesError, load_folder, read_bounded};
+
+/// The group whose members may operate an agent.
+const OPERATORS: &str = "sentinel";
+/// Where the policies of a shared agent are, which no session must see.
+const CONFIGURATION: &str = "/etc/agent-sentinel";
+/// The cgroup, as in /proc/PID/cgroup, below which all agents' sessions are.
+const GOVERNED: &str = "/sentinel";
 
 /// What an agent is started with.
 #[derive(Clone, Debug)]
@@ -28,18 +55,59 @@ pub struct Options {
 /// Why the agent doesn't run.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// This host can't enforce: exit status 69.
-    #[error("{0}")]
-    CannotEnforce(#[from] crate::enforcer::EnforcerError),
+    /// There is no policy.
+    #[error("an agent without a policy starts no session; give it one")]
+    NoPolicy,
+    /// This host can't enforce.
+    #[error("this host can't enforce, so the agent doesn't start: {0}")]
+    CannotEnforce(#[from] EnforcerError),
+    /// Its folders can't be had.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// Its ledger can't be used.
+    #[error("the ledger `{}` can't be used: {cause}", path.display())]
+    Ledger {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// A socket can't be made.
+    #[error("cannot listen at `{}`: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The system refused something else.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The driver gave up.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
 }
 
 impl DaemonError {
-    /// The exit status that tells it: 69 where the host can't enforce, else 71.
+    /// The exit status that tells it: 69 where the host can't enforce, 78 without a policy, else 71.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::CannotEnforce(_) => ExitCode::from(69),
-        }
+        ExitCode::from(match self {
+            Self::CannotEnforce(_) => 69,
+            Self::NoPolicy => 78,
+            Self::Instance(_)
+            | Self::Ledger { .. }
+            | Self::Socket { .. }
+            | Self::System { .. }
+            | Self::Driver(_) => 71,
+        })
     }
 }
 
@@ -48,6 +116,123 @@ impl DaemonError {
 /// # Errors
 /// It could not start, or could not go on; its sessions are killed, and nothing reopens.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
-    let _ = (options, ready);
-    Err(DaemonError::CannotEnforce(crate::enforcer::EnforcerError::Missing("not yet".to_owned())))
+    if options.policies.is_empty() {
+        return Err(DaemonError::NoPolicy);
+    }
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|source| DaemonError::System { what: "resolve a path", source })
+    };
+    let (state, runtime) = (absolute(&options.state)?, absolute(&options.runtime)?);
+    make_folder(&state, 0o700)?;
+    make_folder(&runtime, 0o755)?;
+    let lock = Lock::take(&runtime.join("agent.lock"))?;
+    raise_descriptor_limit();
+    if let Err(error) = sweep() {
+        tracing::error!(%error, "what a dead agent left stays; it is closed");
+    }
+    let instance = Instance::take(&options.instance, &runtime)?;
+    let folders = Folders { ledger: state.join("ledger.jsonl"), state, runtime };
+    let result = enforce_and_serve(options, &folders, &instance.places, ready);
+    // Whatever the result: nothing of this instance may stay.
+    for socket in ["agent.sock", "admin.sock"] {
+        let _never_made = std::fs::remove_file(folders.runtime.join(socket));
+    }
+    if let Err(error) = leftovers::remove(&instance.places) {
+        tracing::error!(%error, "something is left behind; the next start removes it");
+    } else {
+        instance.remove();
+    }
+    lock.remove();
+    result
+}
+
+struct Folders {
+    state: PathBuf,
+    runtime: PathBuf,
+    ledger: PathBuf,
+}
+
+fn enforce_and_serve(
+    options: &Options,
+    folders: &Folders,
+    places: &Places,
+    ready: impl FnOnce(),
+) -> Result<(), DaemonError> {
+    let unusable = |cause: &dyn std::fmt::Display| DaemonError::Ledger {
+        path: folders.ledger.clone(),
+        cause: cause.to_string(),
+    };
+    let clock = SystemClock;
+    let opened = FileLedger::open(&folders.ledger, clock.now()).map_err(|error| unusable(&error))?;
+    if let Some(torn) = &opened.torn {
+        tracing::warn!(bytes = torn.bytes, kept_in = %torn.kept_in.display(), "the ledger's last line was torn");
+    }
+    let to_disk: ToDisk = Arc::new(opened.ledger.to_disk().map_err(|error| unusable(&error))?);
+    let authority = Authority::going_on(opened.ledger, opened.state);
+    let enforcer = EbpfEnforcer::start(places)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::System { what: "start the runtime", source })?;
+    let unwatched = |source| DaemonError::System { what: "watch for reports", source };
+    let reports = enforcer.as_fd().try_clone_to_owned().map_err(unwatched)?;
+    let operators = operators();
+    let setting = Setting {
+        policies: options.policies.clone(),
+        cgroups: places.cgroup.clone(),
+        governed: GOVERNED.to_owned(),
+        operators,
+        agent_socket: folders.runtime.join("agent.sock"),
+        ledger: folders.ledger.clone(),
+        mask: [
+            Some(folders.state.as_path()),
+            Some(&folders.runtime),
+            places.pins.parent(),
+            Some(Path::new(CONFIGURATION)),
+        ]
+        .into_iter()
+        .flatten()
+        .map(Path::to_owned)
+        .collect(),
+    };
+    LocalSet::new().block_on(&runtime, async {
+        let intake = Rc::new(Intake::default());
+        let server = Server::new(Rc::clone(&intake));
+        let stop = stop::asked(options.until_stdin_closes)
+            .map_err(|source| DaemonError::System { what: "wait for signals", source })?;
+        let mut driver = Driver::new(authority, enforcer, clock, setting, intake);
+        driver.announce().map_err(|error| unusable(&error))?;
+        for (door, name, mode, group) in
+            [(Door::Application, "agent.sock", 0o666, None), (Door::Operator, "admin.sock", 0o660, operators)]
+        {
+            let path = folders.runtime.join(name);
+            let listening = listen_at(&path, mode, group).and_then(watch::readable);
+            let listener = listening.map_err(|source| DaemonError::Socket { path, source })?;
+            tokio::task::spawn_local(Rc::clone(&server).accept(door, listener));
+        }
+        tracing::info!(runtime = %folders.runtime.display(), "ready");
+        ready();
+        let reports = watch::readable(reports).map_err(unwatched)?;
+        Ok(driver.run(stop, Some(reports), Arc::clone(&to_disk)).await?)
+    })
+}
+
+/// The id of the group whose members may operate an agent; without it, only root may.
+fn operators() -> Option<u32> {
+    match nix::unistd::Group::from_name(OPERATORS) {
+        Ok(group) => group.map(|group| group.gid.as_raw()),
+        Err(error) => {
+            tracing::warn!(%error, "the list of groups can't be read: only root may operate this agent");
+            None
+        }
+    }
+}
+
+/// A connection and a watched process each take a descriptor: as many as the system lets us have.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "the limit of open files stays low");
+    }
 }

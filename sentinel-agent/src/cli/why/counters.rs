@@ -1,0 +1,52 @@
+//! What a session had spent and done up to a line of the ledger.
+
+use std::collections::BTreeMap;
+
+use sentinel_proto::Money;
+use serde_json::Value;
+
+use super::string;
+
+/// The counters of all sessions, up to the line that was counted last.
+#[derive(Debug, Default)]
+pub(super) struct Counters(BTreeMap<u64, OfSession>);
+
+#[derive(Debug, Default)]
+struct OfSession {
+    spent: Money,
+    allowed: u64,
+    denied: u64,
+    kernel_denials: u64,
+}
+
+impl Counters {
+    pub(super) fn count(&mut self, line: &Value) {
+        let Some(id) = line.get("session_id").and_then(Value::as_u64) else { return };
+        let session = self.0.entry(id).or_default();
+        match (string(line, "kind"), string(line, "outcome")) {
+            ("action", "started") => {}
+            ("action", "blocked") => session.denied = session.denied.saturating_add(1),
+            ("action", _) => {
+                session.allowed = session.allowed.saturating_add(1);
+                let cost = line.get("cost_usd").and_then(Value::as_f64);
+                let cost = cost.and_then(|cost| Money::from_dollars(cost).ok()).unwrap_or_default();
+                session.spent = session.spent.saturating_add(cost);
+            }
+            ("kernel", _) => {
+                let count = line.get("count").and_then(Value::as_u64).unwrap_or(1);
+                session.kernel_denials = session.kernel_denials.saturating_add(count);
+            }
+            _ => {}
+        }
+    }
+
+    /// Those of the line's session, in words.
+    pub(super) fn of(&self, line: &Value) -> String {
+        let id = line.get("session_id").and_then(Value::as_u64);
+        let Some(session) = id.and_then(|id| self.0.get(&id)) else { return "no counters".to_owned() };
+        format!(
+            "by then spent {} USD; {} allowed, {} denied, {} refused by the kernel",
+            session.spent, session.allowed, session.denied, session.kernel_denials
+        )
+    }
+}

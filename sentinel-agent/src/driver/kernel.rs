@@ -1,0 +1,123 @@
+//! What the kernel side reports, and the heartbeat that it waits for.
+
+use std::time::Duration;
+
+use sentinel_authority::Log;
+use sentinel_engine::{Attempt, Event};
+use sentinel_proto::SessionId;
+use sentinel_proto::admin::{Notice, Reply};
+
+use super::Driver;
+use crate::clock::Clock;
+use crate::denials::{Repeats, as_denial};
+use crate::enforcer::{Enforcer, KernelRecord, records};
+
+/// How often the heartbeat is written, and everything looked after that has no event.
+pub(super) const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// Records that are taken at once.
+const MOST_RECORDS: usize = 256;
+
+impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
+    /// Does what is due by now: heartbeat, expiries, repeats of denials, lost records, sessions that are over.
+    pub(super) fn tick(&mut self) {
+        let now = self.clock.now().elapsed;
+        if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            match self.step(Event::Tick) {
+                Ok(step) => self.shut(&step.effects),
+                // The kernel side shuts expired doors by itself.
+                Err(_reported) => {}
+            }
+            self.expires_at = self.authority.state().next_deadline();
+        }
+        if now < self.beats_at {
+            return;
+        }
+        self.beats_at = now.saturating_add(BEAT_EVERY);
+        if let Err(error) = self.enforcer.beat(now) {
+            tracing::error!(%error, "the heartbeat was not written; doors shut within seconds");
+        }
+        self.drain_records();
+        self.tell_dropped();
+        for repeats in self.denials.due(now) {
+            self.tell_repeats(repeats);
+        }
+        self.end_exited();
+    }
+
+    /// Takes what the hooks have reported.
+    pub(super) fn drain_records(&mut self) {
+        loop {
+            let mut taken = std::mem::take(&mut self.records);
+            taken.clear();
+            self.enforcer.drain_records(&mut taken, MOST_RECORDS);
+            for record in &taken {
+                self.on_record(record);
+            }
+            let is_drained = taken.len() < MOST_RECORDS;
+            self.records = taken;
+            if is_drained {
+                return;
+            }
+        }
+    }
+
+    fn on_record(&mut self, record: &KernelRecord) {
+        let id = SessionId(record.session);
+        let Some(session) = self.sessions.get(&id) else {
+            tracing::warn!(session = %id, pid = record.tgid, "the kernel side reports on a session that is none");
+            return;
+        };
+        let attempt = records::describe(record, &session.rules);
+        let at = Duration::from_nanos(record.at);
+        if let Some(first) = self.denials.count(id, attempt.clone()) {
+            self.tell_first(id, first);
+        }
+        self.denials.remember(record.tgid, at, id, &attempt);
+    }
+
+    /// The first of a kind: into the ledger, and to the launcher's terminal.
+    fn tell_first(&mut self, session: SessionId, attempt: Attempt) {
+        let event = Event::KernelDenied { session, attempt: Box::new(attempt.clone()), count: 1 };
+        let Ok(step) = self.step(event) else {
+            return self.denials.not_told(session, &attempt);
+        };
+        let id = step.ids.first().map(ToString::to_string).unwrap_or_default();
+        self.denials.told(session, &attempt, &id);
+        if let Some(entry) = self.sessions.get(&session) {
+            let notice = Notice {
+                process: attempt.process.clone(),
+                pid: attempt.pid,
+                denial: as_denial(&attempt, id),
+            };
+            entry.launcher.send(&Reply::Notice(Box::new(notice)));
+        }
+    }
+
+    fn tell_repeats(&mut self, repeats: Repeats) {
+        let Repeats { session, attempt, count } = repeats.clone();
+        if self.step(Event::KernelDenied { session, attempt: Box::new(attempt), count }).is_err() {
+            self.denials.put_back(&repeats);
+        }
+    }
+
+    /// Tells what has not been told of a session that ends.
+    pub(super) fn tell_last_repeats(&mut self, session: SessionId) {
+        for repeats in self.denials.end(session) {
+            self.tell_repeats(repeats);
+        }
+    }
+
+    fn tell_dropped(&mut self) {
+        match self.enforcer.dropped_records() {
+            Ok(dropped) if dropped > self.dropped => {
+                let count = dropped.saturating_sub(self.dropped);
+                if self.step(Event::RecordsDropped { count }).is_ok() {
+                    self.dropped = dropped;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "the counters of lost records can't be read"),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What hooks report.
+
+use std::time::Duration;
+
+use sentinel_engine::Fact;
+use sentinel_proto::app::{Reply, Request};
+use sentinel_proto::{SessionId, admin};
+
+use super::run;
+use crate::enforcer::KernelRecord;
+
+fn record(session: SessionId, port: u32) -> KernelRecord {
+    KernelRecord {
+        at: 1_000_000_000_000,
+        operation: sentinel_ebpf_common::record::OPERATION_CONNECT,
+        verdict: 1,
+        session: session.0,
+        audited: 0,
+        tgid: std::process::id(),
+        tid: std::process::id(),
+        comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
+        address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1],
+        port,
+        protocol: 6,
+        family: 0,
+        dev: 0,
+        ino: 0,
+        rule_bits: 0,
+        open_bits: 0,
+        path: [0; sentinel_ebpf_common::record::PATH_BYTES],
+    }
+}
+
+fn counts(facts: &[Fact]) -> Vec<u64> {
+    let counts = facts.iter().filter_map(|fact| match fact {
+        Fact::KernelDenied { count, .. } => Some(*count),
+        _ => None,
+    });
+    counts.collect()
+}
+
+#[test]
+fn the_first_of_a_kind_is_a_line_and_a_notice_at_once_and_repeats_are_one_line_with_a_count() {
+    run(async |mut world| {
+        let (session, mut launcher, mut application) = world.session();
+        for port in [443, 443, 443, 80, 443] {
+            world.enforcer.report(record(session, port));
+        }
+        world.driver.tick();
+        assert_eq!(counts(&world.facts()), [1, 1]);
+        for _ in 0..2 {
+            let Some(admin::Reply::Notice(notice)) = launcher.receive() else { panic!("no notice") };
+            assert!(!notice.denial.id.is_empty() && notice.pid == std::process::id());
+        }
+        assert!(launcher.receive::<admin::Reply>().is_none(), "two kinds, two notices");
+
+        world.clock.advance(Duration::from_secs(10));
+        world.driver.tick();
+        assert_eq!(counts(&world.facts()), [1, 1, 3]);
+
+        let asked = Request::Denials(sentinel_proto::app::Denials { request: 4, within_ms: 1_000_000 });
+        let Some(Reply::Denials(list)) = world.ask(&mut application, asked) else { panic!("no answer") };
+        assert_eq!((list.request, list.denials.len()), (4, 5));
+    });
+}
+
+#[test]
+fn what_could_not_be_written_is_written_with_the_next() {
+    run(async |mut world| {
+        let (session, mut launcher, _application) = world.session();
+        world.enforcer.report(record(session, 443));
+        world.ledger.fail_after(0);
+        world.driver.tick();
+        assert!(counts(&world.facts()).is_empty() && launcher.receive::<admin::Reply>().is_none());
+        world.enforcer.report(record(session, 443));
+        world.clock.advance(Duration::from_secs(1));
+        world.driver.tick();
+        assert_eq!(counts(&world.facts()), [1]);
+    });
+}
+
+#[test]
+fn repeats_are_written_before_their_session_ends() {
+    run(async |mut world| {
+        let (session, launcher, _application) = world.session();
+        world.enforcer.report(record(session, 443));
+        world.enforcer.report(record(session, 443));
+        world.driver.handle(crate::connection::Arrival::Closed(launcher.ours));
+        assert_eq!(counts(&world.facts()), [1, 1]);
+        assert!(matches!(world.facts().last(), Some(Fact::SessionEnded { .. })));
+    });
+}
+
+#[test]
+fn lost_records_are_a_fact_whenever_their_number_has_moved() {
+    run(async |mut world| {
+        let lost = |facts: Vec<Fact>| -> Vec<u64> {
+            facts
+                .iter()
+                .filter_map(
+                    |fact| if let Fact::RecordsDropped { count } = fact { Some(*count) } else { None },
+                )
+                .collect()
+        };
+        world.enforcer.drop_records(3);
+        world.driver.tick();
+        world.clock.advance(Duration::from_secs(1));
+        world.driver.tick();
+        assert_eq!(lost(world.facts()), [3]);
+        world.enforcer.drop_records(2);
+        world.ledger.fail_after(0);
+        world.clock.advance(Duration::from_secs(1));
+        world.driver.tick();
+        world.clock.advance(Duration::from_secs(1));
+        world.driver.tick();
+        assert_eq!(lost(world.facts()), [3, 2], "one that couldn't be written is written later");
+    });
+}
