@@ -33,8 +33,8 @@ pub enum MoneyError {
 impl Money {
     /// Nothing.
     pub const ZERO: Self = Self(0);
-    /// The largest amount: nine million dollars, below the 2^53 nano-dollars that a double holds exactly.
-    pub const MAX: Self = Self(9_000_000 * NANOS_PER_DOLLAR);
+    /// The largest amount: four million dollars: up to there a double of dollars tells neighbouring nano-dollars apart.
+    pub const MAX: Self = Self(4_000_000 * NANOS_PER_DOLLAR);
 
     /// An amount from whole nano-dollars.
     ///
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused() {
-        for dollars in [f64::NAN, f64::INFINITY, -0.01, 1e300, 9_000_000.01] {
+        for dollars in [f64::NAN, f64::INFINITY, -0.01, 1e300, 4_000_000.01] {
             assert!(Money::from_dollars(dollars).is_err(), "{dollars} was taken for money");
         }
         for text in [
@@ -178,7 +178,7 @@ mod tests {
             "+1",
             " 1",
             "0.0000000001",
-            "9000000.01",
+            "4000000.01",
             "99999999999999999999999",
         ] {
             assert!(Money::from_decimal(text).is_err(), "`{text}` was taken for money");

@@ -1,0 +1,265 @@
+//! Pins the bytes of every message. A file that has to change here is a change of the protocol: raise `VERSION` with it.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p sentinel-proto` writes the files anew.
+
+use std::path::Path;
+
+use sentinel_proto::admin::{self, Notice, SessionStarted, SessionStatus, StartSession, Status};
+use sentinel_proto::app::{
+    Answer, Ask, Begin, DenialList, Denials, End, Ended, Hello, KernelDenial, RefusalCode, Refused, Reply,
+    Request, Totals, Welcome,
+};
+use sentinel_proto::{
+    ActionId, ActionName, BudgetScope, Decision, Denial, FrameReader, Money, Outcome, Payload, Reason,
+    RulePlace, SessionId, SessionName, Tag, VERSION, encode_frame,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &str, message: &T) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(format!("{name}.json"));
+    let json = serde_json::to_string(message).unwrap();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, format!("{json}\n")).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(json, golden.trim_end(), "`{}` has other bytes now", path.display());
+    assert_eq!(
+        serde_json::from_str::<T>(golden.trim_end()).unwrap(),
+        *message,
+        "`{name}` is read as something else"
+    );
+    let frame = encode_frame(message).unwrap();
+    assert_eq!(frame[..4], u32::try_from(json.len()).unwrap().to_le_bytes());
+    let mut reader = FrameReader::new();
+    reader.push(&frame);
+    assert_eq!(reader.next_message::<T>().unwrap().as_ref(), Some(message));
+}
+
+fn action_id() -> ActionId {
+    ActionId("550e8400-e29b-41d4-a716-446655440000".parse().unwrap())
+}
+
+fn dollars(text: &str) -> Money {
+    Money::from_decimal(text).unwrap()
+}
+
+fn hello() -> Hello {
+    Hello { version: VERSION, client: "rust/0.1.0".to_owned() }
+}
+
+fn kernel_denial() -> KernelDenial {
+    KernelDenial {
+        id: "7f3a9c10-0000-4000-8000-000000000001".to_owned(),
+        attempt: "connect to 192.0.2.1:443/tcp".to_owned(),
+        fate: "refused".to_owned(),
+        would_allow: Some("enforcement: {network: {allow: [\"192.0.2.1:443/tcp\"]}}".to_owned()),
+    }
+}
+
+fn refused() -> Refused {
+    Refused {
+        request: None,
+        code: RefusalCode::Version,
+        message: "version 2 is not spoken here; 1 is".to_owned(),
+    }
+}
+
+#[test]
+fn an_applications_requests() {
+    check("request-hello", &Request::Hello(hello()));
+    check(
+        "request-begin",
+        &Request::Begin(Begin {
+            request: 1,
+            action: ActionName::new("search_web").unwrap(),
+            cost_usd: dollars("0.01"),
+            tags: vec![Tag::new("search").unwrap()],
+            inputs: Payload::of(&serde_json::json!({"args": [], "kwargs": {"query": "ü\n"}})).unwrap(),
+        }),
+    );
+    let end = End {
+        request: Some(2),
+        action_id: action_id(),
+        outcome: Outcome::Success,
+        cost_usd: None,
+        outputs: Payload::null(),
+    };
+    check("request-end", &Request::End(end.clone()));
+    check(
+        "request-end-one-way",
+        &Request::End(End { request: None, cost_usd: Some(dollars("0.02")), ..end }),
+    );
+    check("request-denials", &Request::Denials(Denials { request: 3, within_ms: 10_000 }));
+    check("request-totals", &Request::Totals(Ask { request: 4 }));
+    check("request-reset-run", &Request::ResetRun(Ask { request: 5 }));
+}
+
+#[test]
+fn the_agents_replies_to_an_application() {
+    let session = SessionId(3);
+    check(
+        "reply-welcome",
+        &Reply::Welcome(Welcome {
+            version: VERSION,
+            session,
+            session_name: "s3".to_owned(),
+            tier: "kill".to_owned(),
+        }),
+    );
+    let allow = Answer {
+        request: 1,
+        decision: Decision::Allow,
+        action_id: Some(action_id()),
+        acknowledge_end: true,
+        max_seconds: Some(600),
+        denial: None,
+    };
+    check("reply-allow", &Reply::Decision(Box::new(allow.clone())));
+    let rule = Some(RulePlace { rule: "budgets.session".to_owned(), line: 2 });
+    let reasons = [
+        ("denied-action", Reason::DeniedAction),
+        (
+            "not-in-allowlist",
+            Reason::NotInAllowlist { allowed: vec![ActionName::new("search_web").unwrap()] },
+        ),
+        (
+            "rate-limited",
+            Reason::RateLimited { max_count: 10, window_seconds: 60, retry_after_ms: Some(1_500) },
+        ),
+        (
+            "budget-exceeded",
+            Reason::BudgetExceeded {
+                budget: BudgetScope::Session,
+                spent: dollars("5.01"),
+                limit: dollars("5"),
+            },
+        ),
+        ("quota-exceeded", Reason::QuotaExceeded { quota: "actions in flight".to_owned(), limit: 1024 }),
+        ("session-ended", Reason::SessionEnded),
+        ("ledger-unavailable", Reason::LedgerUnavailable { cause: "no space left on device".to_owned() }),
+        ("enforcement-failed", Reason::EnforcementFailed { cause: "map `SCOPES` is full".to_owned() }),
+        ("agent-unavailable", Reason::AgentUnavailable { cause: "no answer within 5 s".to_owned() }),
+        ("invalid-request", Reason::InvalidRequest { cause: "33 tags".to_owned() }),
+    ];
+    for (name, reason) in reasons {
+        assert_eq!(
+            serde_json::to_value(&reason).unwrap()["code"],
+            reason.code(),
+            "the code is one and the same"
+        );
+        let deny = Answer {
+            decision: Decision::Deny,
+            action_id: None,
+            acknowledge_end: false,
+            max_seconds: None,
+            denial: Some(Denial { reason, rule: rule.clone() }),
+            ..allow.clone()
+        };
+        check(&format!("reply-deny-{name}"), &Reply::Decision(Box::new(deny)));
+    }
+    check("reply-ended", &Reply::Ended(Ended { request: 2, settled: true }));
+    check("reply-denials", &Reply::Denials(DenialList { request: 3, denials: vec![kernel_denial()] }));
+    check(
+        "reply-totals",
+        &Reply::Totals(Totals {
+            request: 4,
+            session_usd: dollars("0.3"),
+            run_usd: dollars("0.1"),
+            session_limit_usd: Some(dollars("5")),
+            run_limit_usd: None,
+        }),
+    );
+    check("reply-refused", &Reply::Refused(refused()));
+}
+
+#[test]
+fn an_operators_requests() {
+    check("admin-request-hello", &admin::Request::Hello(hello()));
+    check(
+        "admin-request-start-session",
+        &admin::Request::StartSession(Box::new(StartSession {
+            request: 1,
+            policy: "web".to_owned(),
+            name: Some(SessionName::new("daily").unwrap()),
+            command: vec!["./agent".to_owned(), "--fast".to_owned()],
+            program: "/opt/agent".into(),
+            uid: Some(1000),
+        })),
+    );
+    check("admin-request-status", &admin::Request::Status(Ask { request: 2 }));
+}
+
+#[test]
+fn the_agents_replies_to_an_operator() {
+    check("admin-reply-welcome", &admin::Reply::Welcome(admin::Welcome { version: VERSION }));
+    check(
+        "admin-reply-session-started",
+        &admin::Reply::SessionStarted(Box::new(SessionStarted {
+            request: 1,
+            session: SessionId(3),
+            name: "daily".to_owned(),
+            cgroup: "/sys/fs/cgroup/sentinel/host/3".into(),
+            uid: 1000,
+            agent_socket: "/run/agent-sentinel/agent.sock".into(),
+            mask: vec!["/var/lib/agent-sentinel".into()],
+            tier: "kill".to_owned(),
+            ledger: "/var/lib/agent-sentinel/ledger.jsonl".into(),
+            audit: false,
+            unix_allow: vec!["/run/postgresql/.s.PGSQL.5432".into()],
+        })),
+    );
+    let notice = Notice { process: "curl".to_owned(), pid: 42, denial: kernel_denial() };
+    check("admin-reply-notice", &admin::Reply::Notice(Box::new(notice)));
+    let session = SessionStatus {
+        session: SessionId(3),
+        name: "daily".to_owned(),
+        policy: "web".to_owned(),
+        processes: 2,
+        in_flight: 1,
+        spent_usd: dollars("0.3"),
+        limit_usd: Some(dollars("5")),
+        exhausted: false,
+        allowed: 7,
+        denied: 1,
+        kernel_denials: 2,
+    };
+    check(
+        "admin-reply-status",
+        &admin::Reply::Status(Box::new(Status {
+            request: 2,
+            version: "0.1.0".to_owned(),
+            tier: "kill".to_owned(),
+            proven: true,
+            pid: 4242,
+            ledger: "/var/lib/agent-sentinel/ledger.jsonl".into(),
+            ledger_seq: 99,
+            dropped_records: 0,
+            policies: vec!["web".to_owned()],
+            sessions: vec![session],
+        })),
+    );
+    check("admin-reply-refused", &admin::Reply::Refused(refused()));
+}
+
+#[test]
+fn what_the_protocol_does_not_know_is_refused() {
+    for message in [
+        r#"{"begin":{"request":1,"action":"a","extra":1}}"#,
+        r#"{"begin":{"action":"a"}}"#,
+        r#"{"begin":{"request":1,"action":""}}"#,
+        r#"{"begin":{"request":1,"action":"a","cost_usd":-1}}"#,
+        r#"{"begin":{"request":1,"action":"a","cost_usd":1e999}}"#,
+        r#"{"begin":{"request":-1,"action":"a"}}"#,
+        r#"{"start":{}}"#,
+        r#"["begin"]"#,
+        "{}",
+        "",
+    ] {
+        assert!(serde_json::from_str::<Request>(message).is_err(), "taken for a request: {message}");
+    }
+    assert!(
+        serde_json::from_str::<Request>(r#"{"begin":{"request":1,"action":"a"}}"#).is_ok(),
+        "the rest has defaults"
+    );
+}
