@@ -147,7 +147,8 @@ impl Btf {
     fn resolve(&self, number: u32) -> Option<Type> {
         let mut number = number;
         for _ in 0..DEPTH {
-            let found = read_type(&self.bytes, *self.types.get(number as usize).filter(|at| **at != 0)? as usize)?;
+            let found =
+                read_type(&self.bytes, *self.types.get(number as usize).filter(|at| **at != 0)? as usize)?;
             match found.kind() {
                 4 | 5 => return Some(found),
                 9 | 10 | 18 => number = found.size_or_type,
@@ -188,18 +189,45 @@ mod tests {
         let strings = b"\0outer\0a\0b\0bits\0";
         let words: [u32; 34] = [
             // 1: int, 4 bytes
-            0, 1 << 24, 4, 32, //
+            0,
+            1 << 24,
+            4,
+            32, //
             // 2: struct outer, packed flag, 3 members
-            1, 1 << 31 | 4 << 24 | 3, 12, //
-            7, 1, 0, 0, 3, 32, 11, 1, 3 << 24 | 64, //
+            1,
+            1 << 31 | 4 << 24 | 3,
+            12, //
+            7,
+            1,
+            0,
+            0,
+            3,
+            32,
+            11,
+            1,
+            3 << 24 | 64, //
             // 3: const of 4
-            0, 10 << 24, 4, //
+            0,
+            10 << 24,
+            4, //
             // 4: union with one member
-            0, 5 << 24 | 1, 4, 9, 1, 0, //
+            0,
+            5 << 24 | 1,
+            4,
+            9,
+            1,
+            0, //
             // 5: pointer; 6: void pointer
-            0, 2 << 24, 2, 0, 2 << 24, 0, //
+            0,
+            2 << 24,
+            2,
+            0,
+            2 << 24,
+            0, //
             // 7: forward
-            0, 7 << 24, 0,
+            0,
+            7 << 24,
+            0,
         ];
         let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut bytes = Vec::new();

@@ -21,8 +21,8 @@ use super::maps::{EXISTING, Maps, Records, with_causes};
 use super::object::OBJECT;
 use super::tracefs::with_tracefs;
 use super::{
-    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, leftovers, preconditions,
-    probe, records,
+    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, leftovers,
+    preconditions, probe, records,
 };
 use crate::{clock, peer};
 
@@ -137,6 +137,9 @@ impl Enforcer for EbpfEnforcer {
         policy: &Policy,
         user: u32,
     ) -> Result<(), EnforcerError> {
+        if session.0 == 0 || self.sessions.contains_key(&session) {
+            return Err(EnforcerError::Missing(format!("{session} is not the number of a new session")));
+        }
         let loaded = Loaded::load(&mut self.maps, session, cgroup_id, policy, user)?;
         self.sessions.insert(session, loaded);
         Ok(())
@@ -210,7 +213,8 @@ impl Enforcer for EbpfEnforcer {
 
     fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError> {
         let loaded = self.sessions.get_mut(&session);
-        let loaded = loaded.ok_or_else(|| EnforcerError::Missing(format!("there is no session {session}")))?;
+        let loaded =
+            loaded.ok_or_else(|| EnforcerError::Missing(format!("there is no session {session}")))?;
         loaded.set_baseline_network(&mut self.maps, open)
     }
 
@@ -232,7 +236,9 @@ impl Enforcer for EbpfEnforcer {
             let Some(item) = self.records.next() else { return };
             match records::decode(&item) {
                 Some(record) => records.push(record),
-                None => tracing::error!(bytes = item.len(), "the kernel side reported something of a wrong size"),
+                None => {
+                    tracing::error!(bytes = item.len(), "the kernel side reported something of a wrong size")
+                }
             }
         }
     }

@@ -13,8 +13,12 @@ use super::walk::{Writer, walk};
 use super::{EnforcerError, FirstImage};
 
 /// Where dynamic loaders stand on x86-64 hosts.
-const LOADERS: &[&str] =
-    &["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux.so.2", "/libx32/ld-linux-x32.so.2", "/lib/ld-musl-x86_64.so.1"];
+const LOADERS: &[&str] = &[
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/ld-linux.so.2",
+    "/libx32/ld-linux-x32.so.2",
+    "/lib/ld-musl-x86_64.so.1",
+];
 
 /// What the kernel side is told of the executables of all grants.
 #[derive(Debug, Default)]
@@ -57,7 +61,9 @@ impl Executables {
             for rule in &grant.exec {
                 let refuse = refusal(rule);
                 if bit == 0 {
-                    return Err(refuse("it belongs to a grant beyond the 64 that the kernel side tells apart".into()));
+                    return Err(refuse(
+                        "it belongs to a grant beyond the 64 that the kernel side tells apart".into(),
+                    ));
                 }
                 let image = Image::open(&rule.path, &mounts).map_err(|cause| refuse(cause.to_string()))?;
                 check(rule, &image, &loaders, &writer).map_err(&refuse)?;
@@ -112,12 +118,16 @@ fn check(rule: &ExecRule, image: &Image, loaders: &[Image], writer: &Writer) -> 
     let is_loader = [&rule.path, &image.canonical].into_iter().any(|path| is_called_loader(path))
         || loaders.iter().any(|loader| loader.identity == image.identity);
     if is_loader {
-        return Err("it is the dynamic loader, which runs any program that it is given; list the program itself".into());
+        return Err(
+            "it is the dynamic loader, which runs any program that it is given; list the program itself"
+                .into(),
+        );
     }
     if rule.writable_accepted {
         return Ok(());
     }
-    let changeable = walk(&rule.path).and_then(|walk| writer.can_change(&walk)).map_err(|cause| cause.to_string())?;
+    let changeable =
+        walk(&rule.path).and_then(|walk| writer.can_change(&walk)).map_err(|cause| cause.to_string())?;
     match changeable {
         None => Ok(()),
         Some(place) => Err(format!(

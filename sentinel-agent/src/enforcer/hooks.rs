@@ -53,8 +53,9 @@ impl Hooks {
             let refused = |cause: &dyn std::error::Error| EnforcerError::Unavailable {
                 what: format!("cannot attach `{name}` ({point:?})"),
                 cause: with_causes(cause),
-                way_out: "run the agent as root on Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS"
-                    .to_owned(),
+                way_out:
+                    "run the agent as root on Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS"
+                        .to_owned(),
             };
             let (program, link) = attach(ebpf, name, *point, &cgroup).map_err(|cause| refused(&*cause))?;
             let pin = places.pins.join(format!("link_{name}"));

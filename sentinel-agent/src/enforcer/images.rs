@@ -74,7 +74,8 @@ impl Image {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(CWD, &canonical, flags, Mode::empty()).map_err(|errno| unreadable(errno.into()))?;
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
-        let found = statx(&file, "", AtFlags::EMPTY_PATH, wanted).map_err(|errno| unreadable(errno.into()))?;
+        let found =
+            statx(&file, "", AtFlags::EMPTY_PATH, wanted).map_err(|errno| unreadable(errno.into()))?;
         if found.stx_mode & 0o170_000 != 0o100_000 || found.stx_mode & 0o111 == 0 {
             return Err(ImageError::NotExecutable(path.to_owned()));
         }
@@ -97,8 +98,8 @@ impl Image {
             if !image.is_script() {
                 return Ok(image);
             }
-            let interpreter = interpreter(&image.head)
-                .ok_or_else(|| ImageError::NoInterpreter(image.canonical.clone()))?;
+            let interpreter =
+                interpreter(&image.head).ok_or_else(|| ImageError::NoInterpreter(image.canonical.clone()))?;
             image = Self::open(&interpreter, mounts)?;
         }
         Err(ImageError::TooManyInterpreters(image.canonical))

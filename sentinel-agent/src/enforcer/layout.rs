@@ -33,7 +33,10 @@ impl Layout {
     /// Of the running kernel, with the level of the sessions' cgroups.
     pub(super) fn of_kernel(session_level: u32) -> Result<Self, EnforcerError> {
         let offsets = Btf::of_kernel().and_then(|btf| {
-            MEMBERS.iter().map(|(global, structure, member)| Ok((*global, btf.offset(structure, member)?))).collect()
+            MEMBERS
+                .iter()
+                .map(|(global, structure, member)| Ok((*global, btf.offset(structure, member)?)))
+                .collect()
         });
         let offsets = offsets.map_err(|cause: BtfError| EnforcerError::Unavailable {
             what: "cannot learn the kernel's layout".to_owned(),

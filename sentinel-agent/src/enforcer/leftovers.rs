@@ -4,14 +4,16 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use rustix::process::{Signal, pidfd_send_signal};
 use sentinel_ebpf_common::TaskMark;
 
+use super::maps::with_causes;
 use super::places::unavailable;
 use super::{EnforcerError, Places};
 use crate::peer;
@@ -19,6 +21,10 @@ use crate::session::cgroup::{CgroupError, SessionCgroup};
 
 /// How long killed processes may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
+/// How long to wait before asking again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+type Marks = HashMap<MapData, u32, TaskMark>;
 
 /// Kills all processes of the instance's sessions, and removes its cgroups, pins and folders. Nothing there: nothing done.
 ///
@@ -26,7 +32,8 @@ const DEATH: Duration = Duration::from_secs(10);
 /// Something could not be ended or removed; what is left still denies.
 pub fn remove(places: &Places) -> Result<(), EnforcerError> {
     if places.cgroup.exists() {
-        end_cgroup(&places.cgroup).map_err(|cause| unavailable("end the sessions in", &places.cgroup, cause))?;
+        end_cgroup(&places.cgroup)
+            .map_err(|cause| unavailable("end the sessions in", &places.cgroup, cause))?;
     }
     let tasks = places.pins.join("TASKS");
     if tasks.exists() {
@@ -43,28 +50,48 @@ fn end_cgroup(path: &Path) -> Result<(), CgroupError> {
     cgroup.remove()
 }
 
-/// Kills marked processes that somebody took out of their session's cgroup.
+/// Kills marked processes that somebody took out of their session's cgroup, and waits until none is left.
 fn kill_marked(pin: &Path) -> Result<(), EnforcerError> {
-    let fail = |cause: aya::maps::MapError| unavailable("read the marks in", pin, cause);
+    let fail = |cause: MapError| unavailable("read the marks in", pin, with_causes(&cause));
     let map = MapData::from_pin(pin).map_err(fail)?;
-    let map: HashMap<_, u32, TaskMark> = HashMap::try_from(Map::HashMap(map)).map_err(fail)?;
+    let marks: Marks = HashMap::try_from(Map::HashMap(map)).map_err(fail)?;
+    let deadline = Instant::now() + DEATH;
+    loop {
+        let living = living(&marks).map_err(fail)?;
+        if living.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let cause = format!("{} of its processes live on", living.len());
+            return Err(unavailable("end what is marked in", pin, cause));
+        }
+        for process in living {
+            // One that is gone by now is what is wanted; any other is found again.
+            let _gone = pidfd_send_signal(process.as_fd(), Signal::KILL);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// The processes that have a mark of their own.
+fn living(marks: &Marks) -> Result<Vec<OwnedFd>, MapError> {
+    let mut living = Vec::new();
     // Marks go while this runs, and each that goes may start the listing over: a bound, so that it ends.
-    for entry in map.iter().take(1 << 17) {
+    for entry in marks.iter().take(1 << 17) {
         let (tgid, mark) = match entry {
             Ok(entry) => entry,
-            Err(aya::maps::MapError::KeyNotFound) => continue,
-            Err(cause) => return Err(fail(cause)),
+            Err(MapError::KeyNotFound) => continue,
+            Err(cause) => return Err(cause),
         };
-        // The descriptor first: what the pid stands for from here on is what was looked at.
+        // The descriptor first: what the pid stands for from here on is what is looked at.
         let Ok(pidfd) = peer::open_pidfd(tgid) else { continue };
-        let is_its_own = peer::started_at(tgid).is_ok_and(|start| Duration::from_nanos(mark.marked_at) >= start);
-        if is_its_own && let Err(cause) = pidfd_send_signal(pidfd.as_fd(), Signal::KILL) {
-            if peer::is_alive(pidfd.as_fd()) {
-                return Err(unavailable("kill what is marked in", pin, cause));
-            }
+        let is_its_own =
+            peer::started_at(tgid).is_ok_and(|start| Duration::from_nanos(mark.marked_at) >= start);
+        if is_its_own && peer::is_alive(pidfd.as_fd()) {
+            living.push(pidfd);
         }
     }
-    Ok(())
+    Ok(living)
 }
 
 /// Removes the pins; what nobody else holds is unloaded with its last one.

@@ -20,9 +20,9 @@ mod places;
 mod preconditions;
 mod probe;
 mod puppet;
-pub mod records;
 #[cfg(test)]
 pub(crate) mod recording;
+pub mod records;
 mod rules;
 #[cfg(test)]
 mod testing;

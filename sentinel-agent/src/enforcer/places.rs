@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -36,8 +36,9 @@ impl Places {
                 way_out: "use letters, digits and `-`".to_owned(),
             });
         }
-        let host = Path::new(HOST_BPFFS);
-        let bpffs = if is_bpffs(host) { host.to_owned() } else { runtime.join("bpf") };
+        let (host, own) = (Path::new(HOST_BPFFS), runtime.join("bpf"));
+        // A mounted one of its own is what a dead instance of this name left: there are its pins.
+        let bpffs = if is_bpffs(host) && !is_bpffs(&own) { host.to_owned() } else { own };
         Ok(Self { pins: bpffs.join(OURS).join(instance), cgroup: cgroup2()?.join(OURS).join(instance) })
     }
 
@@ -61,7 +62,10 @@ impl Places {
             mount("bpf", bpffs, "bpf", flags, Some(c"mode=0700"))
                 .map_err(|cause| unavailable("mount a bpffs at", bpffs, cause))?;
         }
-        make_folders(&self.pins, 0o700)
+        make_folders(&self.pins, 0o700)?;
+        // A bpffs that anyone may write could hold a folder of this name that is somebody else's.
+        let mut own = self.pins.ancestors().take_while(|folder| *folder != bpffs);
+        own.try_for_each(is_roots_alone)
     }
 
     /// Removes the folders, which hold nothing any more, and unmounts the bpffs if no other instance is in it.
@@ -112,6 +116,14 @@ fn make_folders(folder: &Path, mode: u32) -> Result<(), EnforcerError> {
             Err(cause) => return Err(unavailable("make", folder, cause)),
         }
     }
+}
+
+fn is_roots_alone(folder: &Path) -> Result<(), EnforcerError> {
+    let found = fs::symlink_metadata(folder).map_err(|cause| unavailable("look at", folder, cause))?;
+    if found.is_dir() && found.uid() == 0 && found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(unavailable("pin in", folder, "it is not a folder of root's alone"))
 }
 
 fn remove_folder(folder: &Path) -> Result<(), EnforcerError> {

@@ -95,7 +95,8 @@ fn policy_for(to: SocketAddr) -> Policy {
     let cidr = Cidr { address: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 32 };
     let mut policy = Policy::empty();
     if let Some(baseline) = policy.grants.first_mut() {
-        baseline.network = vec![NetworkRule { protocol: Protocol::Tcp, cidr, port: Some(to.port()), line: 0 }];
+        baseline.network =
+            vec![NetworkRule { protocol: Protocol::Tcp, cidr, port: Some(to.port()), line: 0 }];
         baseline.exec = vec![ExecRule { path: PROGRAM.into(), writable_accepted: true, line: 0 }];
     }
     policy
@@ -125,7 +126,8 @@ fn untried(what: &str, cause: impl std::fmt::Display) -> EnforcerError {
     EnforcerError::Unavailable {
         what: "enforcement could not be tried out".to_owned(),
         cause: format!("cannot {what}: {cause}"),
-        way_out: format!("see that loopback is up, that `{PROGRAM}` is there and that cgroup2 can be written"),
+        way_out: format!(
+            "see that loopback is up, that `{PROGRAM}` is there and that cgroup2 can be written"
+        ),
     }
 }
-

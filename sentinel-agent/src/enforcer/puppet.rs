@@ -6,9 +6,9 @@
 use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 #[cfg(test)]
 use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -56,7 +56,9 @@ impl Deed<'_> {
             Self::ConnectTcp(to) => put_address(&mut order, b'c', to),
             Self::ConnectUdp(to) => put_address(&mut order, b'u', to),
             Self::SendUdp(to) => put_address(&mut order, b's', to),
-            Self::Socket(family, kind, protocol) => order[..4].copy_from_slice(&[b'o', family, kind, protocol]),
+            Self::Socket(family, kind, protocol) => {
+                order[..4].copy_from_slice(&[b'o', family, kind, protocol])
+            }
             Self::Exec(path) => {
                 order[0] = b'x';
                 let path = CString::new(path.as_os_str().as_bytes())?;
@@ -214,7 +216,10 @@ fn wait_for(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: left.subsec_nanos().into() };
+        let left = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
+            tv_nsec: left.subsec_nanos().into(),
+        };
         let mut wanted = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
         match poll(&mut wanted, Some(&left)) {
             Ok(ready) => return Ok(ready > 0),
@@ -297,7 +302,8 @@ fn send(order: &[u8; ORDER]) -> rustix::io::Result<()> {
 fn make_socket(order: &[u8; ORDER]) -> rustix::io::Result<()> {
     let protocol = rustix::net::RawProtocol::new(u32::from(order[3])).map(rustix::net::Protocol::from_raw);
     let family = AddressFamily::from_raw(u16::from(order[1]));
-    socket_with(family, SocketType::from_raw(u32::from(order[2])), SocketFlags::CLOEXEC, protocol).map(|_made| ())
+    socket_with(family, SocketType::from_raw(u32::from(order[2])), SocketFlags::CLOEXEC, protocol)
+        .map(|_made| ())
 }
 
 fn execute(order: &[u8; ORDER]) -> rustix::io::Result<()> {

@@ -59,7 +59,11 @@ impl RecordingEnforcer {
     /// When the heartbeat was last written.
     pub(crate) fn last_beat(&self) -> Option<Duration> {
         let recorded = self.recorded.borrow();
-        recorded.calls.iter().rev().find_map(|call| if let Call::Beat { now } = call { Some(*now) } else { None })
+        recorded
+            .calls
+            .iter()
+            .rev()
+            .find_map(|call| if let Call::Beat { now } = call { Some(*now) } else { None })
     }
 
     /// The call after the next `calls` ones fails, once. Calls that only read are not counted.
@@ -82,7 +86,10 @@ impl RecordingEnforcer {
     /// What is open for a scope, and until when.
     pub(crate) fn doors(&self, scope: ScopeId) -> (GrantSet, Duration) {
         let recorded = self.recorded.borrow();
-        recorded.doors.get(&scope).map_or((GrantSet::EMPTY, Duration::ZERO), |(_, open, until)| (*open, *until))
+        recorded
+            .doors
+            .get(&scope)
+            .map_or((GrantSet::EMPTY, Duration::ZERO), |(_, open, until)| (*open, *until))
     }
 
     /// Whether a session's baseline network is open.

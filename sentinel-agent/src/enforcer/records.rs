@@ -44,7 +44,8 @@ pub fn describe(record: &KernelRecord, policy: &Policy) -> Attempt {
     Attempt {
         operation: operation.to_owned(),
         target,
-        verdict: verdict.map_or_else(|| format!("verdict {}", record.verdict), |known| known.as_str().to_owned()),
+        verdict: verdict
+            .map_or_else(|| format!("verdict {}", record.verdict), |known| known.as_str().to_owned()),
         fate: fate(record).to_owned(),
         process: printable(&String::from_utf8_lossy(until_nul(&record.comm))),
         pid: record.tgid,
@@ -153,10 +154,10 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 
 /// The text with `?` for what could move a cursor, reorder or hide text.
 fn printable(text: &str) -> String {
-    let is_hidden = |character| {
-        matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().map(|character| if character.is_control() || is_hidden(character) { '?' } else { character }).collect()
+    let is_hidden = |character| matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    text.chars()
+        .map(|character| if character.is_control() || is_hidden(character) { '?' } else { character })
+        .collect()
 }
 
 #[cfg(test)]

@@ -79,7 +79,9 @@ pub(super) fn compile(grants: &[Grant]) -> Result<Vec<Door>, EnforcerError> {
     let with_covering = |place: &Place| {
         let covering = prefixes.iter().take_while(|prefix| **prefix <= place.prefix);
         covering
-            .filter_map(|&prefix| doors.get(&Place { prefix, address: masked(place.address, prefix), ..*place }))
+            .filter_map(|&prefix| {
+                doors.get(&Place { prefix, address: masked(place.address, prefix), ..*place })
+            })
             .fold(0, |bits, more| bits | more)
     };
     Ok(doors.keys().map(|place| Door { place: *place, bits: with_covering(place) }).collect())
@@ -97,7 +99,9 @@ fn place(rule: &NetworkRule) -> Result<Place, &'static str> {
         None => 0,
     };
     let (address, prefix, widest) = match cidr.address {
-        IpAddr::V4(address) => (address.to_ipv6_mapped().to_bits(), cidr.prefix.saturating_add(MAPPED), MAPPED),
+        IpAddr::V4(address) => {
+            (address.to_ipv6_mapped().to_bits(), cidr.prefix.saturating_add(MAPPED), MAPPED)
+        }
         IpAddr::V6(address) => (address.to_bits(), cidr.prefix, 0),
     };
     if prefix > SINGLE || prefix < widest {
@@ -142,7 +146,8 @@ mod tests {
                 of == protocol && at == port && masked(address, prefix) == network
             };
             let single = doors.iter().filter(here).find(|door| door.is_single());
-            let longest = doors.iter().filter(here).filter(|door| !door.is_single()).max_by_key(|door| door.prefix());
+            let longest =
+                doors.iter().filter(here).filter(|door| !door.is_single()).max_by_key(|door| door.prefix());
             bits |= single.map_or(0, |door| door.bits) | longest.map_or(0, |door| door.bits);
         }
         bits
@@ -186,20 +191,24 @@ mod tests {
     }
 
     fn any_rule() -> impl Strategy<Value = NetworkRule> {
-        let length = prop_oneof![Just(0_u8), Just(2), Just(8), Just(12), Just(28), Just(30), Just(31), Just(32)];
-        (protocol(), address(), length, prop::option::of(1_u16..4)).prop_map(|(protocol, address, length, port)| {
-            match address {
-                IpAddr::V4(v4) => {
-                    let network = v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-                    rule(protocol, IpAddr::V4(network.into()), length, port)
+        let length =
+            prop_oneof![Just(0_u8), Just(2), Just(8), Just(12), Just(28), Just(30), Just(31), Just(32)];
+        (protocol(), address(), length, prop::option::of(1_u16..4)).prop_map(
+            |(protocol, address, length, port)| {
+                match address {
+                    IpAddr::V4(v4) => {
+                        let network =
+                            v4.to_bits() & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+                        rule(protocol, IpAddr::V4(network.into()), length, port)
+                    }
+                    IpAddr::V6(v6) => {
+                        // No `::/0`: it would open IPv4 too, and is refused.
+                        let length = if length < 8 { 8 } else { length * 4 };
+                        rule(protocol, IpAddr::V6(masked(v6.to_bits(), length).into()), length, port)
+                    }
                 }
-                IpAddr::V6(v6) => {
-                    // No `::/0`: it would open IPv4 too, and is refused.
-                    let length = if length < 8 { 8 } else { length * 4 };
-                    rule(protocol, IpAddr::V6(masked(v6.to_bits(), length).into()), length, port)
-                }
-            }
-        })
+            },
+        )
     }
 
     proptest! {

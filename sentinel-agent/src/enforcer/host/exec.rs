@@ -104,3 +104,18 @@ fn an_executable_of_a_grant_runs_while_it_is_open() {
     let closed = host.puppet(&session);
     assert_eq!(execute(&closed, TRUE), KILLED);
 }
+
+#[test]
+fn none_of_many_at_once_runs() {
+    let mut host = Host::new();
+    let session = host.session(1, &policy(vec![programs(&[TRUE])]));
+    let forbidden: Vec<Puppet> = (0..100).map(|_| host.puppet(&session)).collect();
+    let allowed: Vec<Puppet> = (0..100).map(|_| host.puppet(&session)).collect();
+    for (forbidden, allowed) in forbidden.iter().zip(&allowed) {
+        forbidden.send(Deed::Exec(FALSE.as_ref())).unwrap();
+        allowed.send(Deed::Exec(TRUE.as_ref())).unwrap();
+    }
+    assert!(forbidden.iter().all(|puppet| puppet.ending().unwrap() == KILLED));
+    assert!(allowed.iter().all(|puppet| puppet.ending().unwrap() == RAN));
+    assert_eq!(host.enforcer().missed_runs().unwrap(), 0, "no program was left out");
+}

@@ -63,7 +63,9 @@ impl Host {
     fn session(&mut self, number: u32, policy: &Policy) -> Session {
         let id = SessionId(number);
         let cgroup = SessionCgroup::create(&self.places.cgroup, id).unwrap();
-        self.enforcer().start_session(id, cgroup.id(), policy, USER).unwrap_or_else(|error| panic!("{error}"));
+        self.enforcer()
+            .start_session(id, cgroup.id(), policy, USER)
+            .unwrap_or_else(|error| panic!("{error}"));
         Session { id, cgroup }
     }
 
