@@ -1,7 +1,6 @@
-//! The kernel side, as `cargo xtask build-ebpf` built it.
+//! The kernel side, as `cargo xtask build-ebpf` built it and the build script found it.
 
 use aya::include_bytes_aligned;
 
 /// The ELF object.
-pub(super) static OBJECT: &[u8] =
-    include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/sentinel-ebpf/sentinel.bpf.o"));
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(env!("SENTINEL_BPF_OBJECT"));
