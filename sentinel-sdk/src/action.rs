@@ -1,104 +1,169 @@
-//! An action about to be asked for.
+//! An action that is to be begun.
 
-use sentinel_proto::app::{Answer, Begin, Reply, Request, RequestId};
-use sentinel_proto::{ActionName, Decision, Denial, Money, Payload, Reason, Tag};
+use sentinel_proto::app::{Answer, Begin, Reply, Request};
+use sentinel_proto::{ActionId, ActionName, Decision, Denial, Money, Payload, Reason, Tag};
 use serde::Serialize;
 
-use crate::{AsyncGuard, Error, Guard, asynchronous, blocking, record};
+use crate::client::Client;
+use crate::error::Error;
+use crate::guard::{AsyncGuard, Guard, InFlight};
+use crate::pool::{LinkError, Waiting, finish};
+use crate::record;
 
-/// Names an action, without starting it. `#[guarded_action]` does this for a whole function.
-pub fn action(name: &str) -> Action<'_> {
-    Action { name, cost_usd: 0.0, tags: Vec::new(), inputs: Payload::null() }
-}
-
-/// An action about to be asked for.
-#[derive(Clone, Debug)]
-#[must_use = "an action is asked for by `begin` or `begin_blocking`"]
-pub struct Action<'name> {
-    name: &'name str,
-    cost_usd: f64,
-    tags: Vec<&'name str>,
+/// An action that is to be begun, for what `#[guarded_action]` can't say: a cost or a tag that is known only when
+/// the program runs.
+///
+/// # Examples
+/// ```no_run
+/// # fn search(query: &str) -> Vec<String> { vec![query.to_owned()] }
+/// # fn main() -> Result<(), sentinel_sdk::Error> {
+/// # let query = "ferris";
+/// let mut guard = sentinel_sdk::action("search_web").cost_usd(0.001 * query.len() as f64).tag("search").begin_blocking()?;
+/// let found = search(query);
+/// guard.actual_cost_usd(0.0005 * found.len() as f64)?;
+/// guard.success(&found);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "an action does nothing until it is begun"]
+pub struct Action {
+    client: Client,
+    name: String,
+    cost: Money,
+    tags: Vec<String>,
     inputs: Payload,
+    /// The first mistake in what was declared. It denies the action.
+    mistake: Option<String>,
 }
 
-impl<'name> Action<'name> {
-    /// What it is expected to cost, in dollars. The policy may charge more, never less.
-    pub fn cost_usd(mut self, dollars: f64) -> Self {
-        self.cost_usd = dollars;
+impl Action {
+    pub(crate) fn new(client: Client, name: String) -> Self {
+        Self { client, name, cost: Money::ZERO, tags: Vec::new(), inputs: Payload::null(), mistake: None }
+    }
+
+    /// What it is expected to cost, in US dollars. The policy may charge more, never less. Not a number, or a negative
+    /// one, denies the action.
+    pub fn cost_usd(self, dollars: f64) -> Self {
+        match Money::from_dollars(dollars) {
+            Ok(cost) => self.cost(cost),
+            Err(error) => self.mistaken(error.to_string()),
+        }
+    }
+
+    /// What it is expected to cost.
+    pub fn cost(mut self, cost: Money) -> Self {
+        self.cost = cost;
         self
     }
 
-    /// One more tag.
-    pub fn tag(mut self, tag: &'name str) -> Self {
-        self.tags.push(tag);
+    /// Adds a tag.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
         self
     }
 
-    /// More tags.
-    pub fn tags(mut self, tags: impl IntoIterator<Item = &'name str>) -> Self {
-        self.tags.extend(tags);
+    /// What it is called with, for the ledger. Beyond 64 KiB of JSON only the beginning and a digest are kept.
+    pub fn inputs<T: Serialize + ?Sized>(self, inputs: &T) -> Self {
+        self.recorded_inputs(record::payload(inputs))
+    }
+
+    pub(crate) fn recorded_inputs(mut self, inputs: Payload) -> Self {
+        self.inputs = inputs;
         self
     }
 
-    /// What it is called with, for the ledger.
-    pub fn inputs<T: Serialize + ?Sized>(mut self, inputs: &T) -> Self {
-        self.inputs = record::payload(inputs);
+    fn mistaken(mut self, mistake: String) -> Self {
+        self.mistake.get_or_insert(mistake);
         self
     }
 
-    /// Asks whether it may start, and waits for the answer.
+    /// Asks whether it may run. It runs from now on, until the guard says how it ended.
+    ///
+    /// Waits in its task on a tokio runtime, which must drive I/O and time; elsewhere its thread is blocked.
+    /// Dropping the future before it is done takes back what the agent may have allowed meanwhile.
     ///
     /// # Errors
-    /// It may not, or there is no answer: the body must not run.
-    pub fn begin_blocking(self) -> Result<Guard, Error> {
-        let name = self.name;
-        let begin = self.message().map_err(|error| error.of_action(name))?;
-        let asked = blocking::ask(|request| Request::Begin(Begin { request, ..begin.clone() }));
-        let (connection, reply) = asked.map_err(|error| error.of_action(name))?;
-        let answer = allowed(name, reply)?;
-        Ok(Guard::new(connection, answer.0, answer.1))
-    }
-
-    /// Asks whether it may start.
-    ///
-    /// # Errors
-    /// It may not, or there is no answer: the body must not run.
+    /// It was denied, or the agent doesn't answer: it must not run.
     pub async fn begin(self) -> Result<AsyncGuard, Error> {
-        let name = self.name;
-        let begin = self.message().map_err(|error| error.of_action(name))?;
-        let connection = asynchronous::connection().await.map_err(|error| error.of_action(name))?;
-        let asked = connection.request(|request| Request::Begin(Begin { request, ..begin.clone() })).await;
-        let answer = allowed(name, asked.map_err(|error| error.of_action(name))?)?;
-        Ok(AsyncGuard::new(connection, answer.0, answer.1))
+        self.ask(Waiting::of_caller()).await.map(AsyncGuard::new)
     }
 
-    fn message(&self) -> Result<Begin, Error> {
-        const FILLED_IN_LATER: RequestId = 0;
-        let tags: Result<Vec<Tag>, _> = self.tags.iter().map(|tag| Tag::new(*tag)).collect();
-        Ok(Begin {
-            request: FILLED_IN_LATER,
-            action: ActionName::new(self.name).map_err(Error::invalid)?,
-            cost_usd: Money::from_dollars(self.cost_usd).map_err(Error::invalid)?,
-            tags: tags.map_err(Error::invalid)?,
-            inputs: self.inputs.clone(),
-        })
+    /// [`Action::begin`] for code that isn't async.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_blocking(self) -> Result<Guard, Error> {
+        finish(self.ask(Waiting::InThread)).map(Guard::new)
+    }
+
+    async fn ask(self, waiting: Waiting) -> Result<InFlight, Error> {
+        let Self { client, name, cost, tags, inputs, mistake } = self;
+        let begin = match mistake {
+            Some(mistake) => Err(mistake),
+            None => named(&name, &tags),
+        };
+        let (action, tags) = match begin {
+            Ok(valid) => valid,
+            Err(cause) => {
+                let denial = Denial { reason: Reason::InvalidRequest { cause }, rule: None };
+                return Err(Error::denied(&name, denial, client));
+            }
+        };
+        let begin = |request| Request::Begin(Begin { request, action, cost_usd: cost, tags, inputs });
+        let (reply, connection) = match client.ask(begin, None, waiting).await {
+            Ok(answered) => answered,
+            Err(error) => return Err(Error::not_begun(&name, &error, client)),
+        };
+        let allows = matches!(&reply, Reply::Decision(answer) if answer.decision == Decision::Allow);
+        match started(reply) {
+            Ok(Started { id, has_doors }) => Ok(InFlight::new(client, connection, id, has_doors)),
+            Err(denial) => {
+                if allows {
+                    // It may have opened doors for an action that can't be ended.
+                    connection.shut();
+                }
+                Err(Error::denied(&name, denial, client))
+            }
+        }
     }
 }
 
-/// The id of an action that may run, and whether its end is acknowledged. Anything else than a clear yes is a no.
-fn allowed(name: &str, reply: Reply) -> Result<(sentinel_proto::ActionId, bool), Error> {
-    let Reply::Decision(answer) = reply else {
-        return Err(Error::unavailable(format_args!("it answered a begin with {reply:?}")).of_action(name));
+/// An action that may run.
+struct Started {
+    id: ActionId,
+    /// Whether its end is to be waited for.
+    has_doors: bool,
+}
+
+fn named(name: &str, tags: &[String]) -> Result<(ActionName, Vec<Tag>), String> {
+    let name = ActionName::new(name).map_err(|error| error.to_string())?;
+    let tags: Result<Vec<Tag>, _> = tags.iter().map(|tag| Tag::new(tag.as_str())).collect();
+    Ok((name, tags.map_err(|error| format!("of a tag: {error}"))?))
+}
+
+/// Reads an answer. Anything but a plain *allow* denies.
+fn started(reply: Reply) -> Result<Started, Denial> {
+    let because = |reason| Denial { reason, rule: None };
+    let unavailable = |cause: &str| because(Reason::AgentUnavailable { cause: cause.to_owned() });
+    let answer = match reply {
+        Reply::Decision(answer) => *answer,
+        Reply::Refused(refused) => return Err(because(LinkError::Refused(refused).reason())),
+        Reply::Welcome(_) | Reply::Ended(_) | Reply::Denials(_) | Reply::Totals(_) => {
+            return Err(because(LinkError::Unexpected.reason()));
+        }
     };
-    match *answer {
-        Answer { decision: Decision::Allow, action_id: Some(action_id), acknowledge_end, .. } => {
-            Ok((action_id, acknowledge_end))
+    match answer {
+        Answer { decision: Decision::Allow, action_id: Some(id), acknowledge_end, denial: None, .. } => {
+            Ok(Started { id, has_doors: acknowledge_end })
         }
-        Answer { denial: Some(denial), .. } => Err(Error::denied(name, denial)),
-        Answer { decision, .. } => {
-            let reason =
-                Reason::InvalidRequest { cause: format!("the agent answered {decision:?} without a reason") };
-            Err(Error::denied(name, Denial { reason, rule: None }))
+        Answer { decision: Decision::Allow, .. } => {
+            Err(unavailable("its answer makes no sense: it allows, but not one action"))
         }
+        Answer { denial: Some(denial), .. } => Err(denial),
+        Answer { decision: Decision::Pending, .. } => {
+            Err(unavailable("it wants a human to decide, which this version can't wait for"))
+        }
+        Answer { decision: Decision::Deny, .. } => Err(unavailable("it denied without a reason")),
     }
 }

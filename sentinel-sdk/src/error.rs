@@ -1,95 +1,117 @@
-//! Why a body did not run.
+//! Why a guarded action was not run, or the agent not asked.
 
 use std::fmt;
 
 use sentinel_proto::app::KernelDenial;
 use sentinel_proto::{Denial, Reason};
 
-/// A refusal: the guarded body did not run.
-#[derive(Clone, Debug)]
-pub struct Error {
-    action: Option<String>,
-    denial: Box<Denial>,
+use crate::client::Client;
+use crate::explain::RECENT;
+use crate::pool::LinkError;
+
+/// A guarded action was not run, or the agent could not be asked.
+///
+/// Its text says what was refused, why, and what to do instead; it is meant to be shown to the person, or to the
+/// model, that wanted it.
+#[derive(Debug)]
+pub struct Error(Box<Kind>);
+
+#[derive(Debug)]
+enum Kind {
+    /// An action was denied: its body has not run.
+    Denied { action: String, denial: Denial, client: Client },
+    /// Something else was asked, and not answered.
+    Unanswered { asked: &'static str, denial: Denial, client: Client },
 }
 
 impl Error {
-    pub(crate) fn denied(action: &str, denial: Denial) -> Self {
-        Self { action: Some(action.to_owned()), denial: Box::new(denial) }
+    pub(crate) fn denied(action: &str, denial: Denial, client: Client) -> Self {
+        Self(Box::new(Kind::Denied { action: action.to_owned(), denial, client }))
     }
 
-    /// No answer, and so no.
-    pub(crate) fn unavailable(cause: impl fmt::Display) -> Self {
-        let reason = Reason::AgentUnavailable { cause: cause.to_string() };
-        Self { action: None, denial: Box::new(Denial { reason, rule: None }) }
+    pub(crate) fn not_begun(action: &str, error: &LinkError, client: Client) -> Self {
+        Self::denied(action, Denial { reason: error.reason(), rule: None }, client)
     }
 
-    pub(crate) fn invalid(cause: impl fmt::Display) -> Self {
-        let reason = Reason::InvalidRequest { cause: cause.to_string() };
-        Self { action: None, denial: Box::new(Denial { reason, rule: None }) }
+    pub(crate) fn unanswered(asked: &'static str, error: &LinkError, client: Client) -> Self {
+        Self::invalid(asked, error.reason(), client)
     }
 
-    pub(crate) fn of_action(mut self, action: &str) -> Self {
-        self.action = Some(action.to_owned());
-        self
+    pub(crate) fn invalid(asked: &'static str, reason: Reason, client: Client) -> Self {
+        Self(Box::new(Kind::Unanswered { asked, denial: Denial { reason, rule: None }, client }))
     }
 
-    /// Whether the agent decided so: by the policy, or because it could not enforce or record. False where there was no answer.
+    /// Whether a guarded action was denied. Its body has not run.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        !self.is_unavailable()
+        matches!(*self.0, Kind::Denied { .. })
     }
 
-    /// Whether the agent could not be reached, or did not answer in time.
+    /// Why the action was denied; none where no action was.
     #[must_use]
-    pub fn is_unavailable(&self) -> bool {
-        matches!(self.denial.reason, Reason::AgentUnavailable { .. })
+    pub fn denial(&self) -> Option<&Denial> {
+        match &*self.0 {
+            Kind::Denied { denial, .. } => Some(denial),
+            Kind::Unanswered { .. } => None,
+        }
     }
 
-    /// The action's name, where it is about one.
+    /// The denied action's name; none where no action was denied.
     #[must_use]
     pub fn action(&self) -> Option<&str> {
-        self.action.as_deref()
+        match &*self.0 {
+            Kind::Denied { action, .. } => Some(action),
+            Kind::Unanswered { .. } => None,
+        }
     }
 
-    /// The refusal, whole: reason, and the policy's rule and line.
-    #[must_use]
-    pub fn denial(&self) -> &Denial {
-        &self.denial
-    }
-
-    /// Why.
-    #[must_use]
-    pub fn reason(&self) -> &Reason {
-        &self.denial.reason
-    }
-
-    /// The reason's code, such as `BUDGET_EXCEEDED`.
+    /// The reason, for programs: `BUDGET_EXCEEDED`, `AGENT_UNAVAILABLE` and so on; see [`Reason`]. Today there always
+    /// is one.
     #[must_use]
     pub fn reason_code(&self) -> Option<&'static str> {
-        Some(self.denial.reason.code())
+        Some(self.reason().code())
     }
 
     /// What would be allowed instead, or what to do.
     #[must_use]
     pub fn way_out(&self) -> String {
-        self.denial.reason.way_out()
+        self.reason().way_out()
     }
 
-    /// What the kernel refused to this process in the last minute, newest last. Asks the agent, and blocks for that; empty where it
-    /// doesn't answer.
+    /// What the kernel refused to this process in the last ten seconds, newest last: asks the agent now, and blocks
+    /// meanwhile. Empty where nothing was refused, and where the agent doesn't answer.
     #[must_use]
     pub fn kernel_denials(&self) -> Vec<KernelDenial> {
-        crate::kernel_denials_blocking(std::time::Duration::from_secs(60)).unwrap_or_default()
+        let (Kind::Denied { client, .. } | Kind::Unanswered { client, .. }) = &*self.0;
+        client.kernel_denials_blocking(RECENT).unwrap_or_default()
+    }
+
+    fn reason(&self) -> &Reason {
+        let (Kind::Denied { denial, .. } | Kind::Unanswered { denial, .. }) = &*self.0;
+        &denial.reason
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.action {
-            Some(action) => write!(f, "action `{action}` was denied: {}", self.denial),
-            None => self.denial.fmt(f),
+        match &*self.0 {
+            // A name that is none may hold anything.
+            Kind::Denied { action, denial, .. } => {
+                write!(f, "action `{}` denied: {denial}", action.escape_debug())
+            }
+            Kind::Unanswered { asked, denial, .. } => write!(f, "{asked}: {denial}"),
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+impl From<Error> for std::io::Error {
+    /// So that a function that returns an [`std::io::Result`] can be guarded. The kind is
+    /// [`PermissionDenied`](std::io::ErrorKind::PermissionDenied) for a denial; `get_ref` gives the [`Error`] back.
+    fn from(error: Error) -> Self {
+        let kind =
+            if error.is_denied() { std::io::ErrorKind::PermissionDenied } else { std::io::ErrorKind::Other };
+        Self::new(kind, error)
+    }
+}

@@ -1,172 +1,281 @@
-//! An action that was let start. Whatever becomes of it, the agent is told.
+//! An action in flight: from the agent's *allow* to the word how it ended.
+//!
+//! Invariant: each action is ended exactly once, and only by the process that began it, whatever becomes of its guard:
+//! ended with a word, dropped, unwound by a panic, or dropped with the future that held it.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use sentinel_proto::app::{End, Request};
-use sentinel_proto::{ActionId, Money, Outcome, Payload};
+use sentinel_proto::app::{End, Ended, Reply, Request, RequestId};
+use sentinel_proto::{ActionId, Money, Outcome, Payload, Reason, encode_frame};
 use serde::Serialize;
 
-use crate::{Error, asynchronous, blocking, record};
+use crate::client::{Client, answered};
+use crate::error::Error;
+use crate::pool::{Connection, Deadline, Progress, Waiting, finish, own_pid};
+use crate::record;
 
-/// What both guards know of their action.
+/// An async guard that is dropped waits at most so long for its doors to shut: it blocks the runtime's thread.
+const DROP_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How far the word of an action's end got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The agent has settled it, and its doors are shut.
+    Acknowledged,
+    /// It had no doors, so nobody waited for the agent.
+    Sent,
+    /// It had ended before: it ran longer than the policy lets it, or the agent took it for abandoned. Its doors shut
+    /// then.
+    TooLate,
+    /// The agent didn't confirm it. The action is over all the same: its connection is shut, the agent takes it for
+    /// abandoned, and without an agent doors shut by themselves within five seconds.
+    Unknown,
+}
+
+/// An action that was begun by blocking code.
+///
+/// Dropped without a word it counts as `cancelled`, or as `panicked` while its thread panics. A guard that came into a
+/// forked child says nothing there: the action is its parent's.
 #[derive(Debug)]
-struct Started {
-    action_id: ActionId,
-    /// It has doors open: the end is waited for, and the doors are shut when it returns.
-    acknowledge_end: bool,
-    actual_cost: Option<Money>,
-    ended: bool,
-}
+#[must_use = "an action ends when its guard is dropped"]
+pub struct Guard(InFlight);
 
-impl Started {
-    fn end(&mut self, request: Option<u64>, outcome: Outcome, outputs: Payload) -> End {
-        self.ended = true;
-        End { request, action_id: self.action_id, outcome, cost_usd: self.actual_cost, outputs }
-    }
-
-    /// How it ends if nobody says so.
-    fn unsaid() -> Outcome {
-        if std::thread::panicking() { Outcome::Panicked } else { Outcome::Cancelled }
-    }
-
-    fn set_cost(&mut self, dollars: f64) -> Result<(), Error> {
-        self.actual_cost = Some(Money::from_dollars(dollars).map_err(Error::invalid)?);
-        Ok(())
-    }
-}
-
-/// A started action of a thread that waits. Dropped without a word it counts as cancelled, or as panicked during a panic.
+/// An action that was begun by async code.
+///
+/// Dropped without a word, as when its future is cancelled, it counts as `cancelled`, or as `panicked` while its
+/// thread panics. That drop can't wait in its task. So where the action had doors it blocks its thread until they are
+/// shut, mostly for less than 0.1 ms and never for more than 100 ms; where it had none it just sends the word. The word
+/// is with the kernel when the drop returns, or the connection is shut, which ends the action too.
 #[derive(Debug)]
-#[must_use = "the action ends when its guard is dropped"]
-pub struct Guard {
-    connection: Arc<blocking::Connection>,
-    started: Started,
-}
+#[must_use = "an action ends when its guard is dropped"]
+pub struct AsyncGuard(InFlight);
 
 impl Guard {
-    pub(crate) fn new(
-        connection: Arc<blocking::Connection>,
-        action_id: ActionId,
-        acknowledge_end: bool,
-    ) -> Self {
-        Self { connection, started: Started { action_id, acknowledge_end, actual_cost: None, ended: false } }
+    pub(crate) const fn new(in_flight: InFlight) -> Self {
+        Self(in_flight)
     }
 
-    /// The action's id in the ledger.
+    /// The action's id, as in the ledger.
     #[must_use]
-    pub fn action_id(&self) -> ActionId {
-        self.started.action_id
+    pub const fn id(&self) -> ActionId {
+        self.0.id
     }
 
-    /// What it really cost, in dollars. Never charged below the policy's floor.
+    /// What it really costs, in US dollars. Below the estimate the rest is given back, down to the policy's floor;
+    /// above it everything is charged.
     ///
     /// # Errors
-    /// No amount of money.
+    /// That is no amount of money; the estimate stays.
     pub fn actual_cost_usd(&mut self, dollars: f64) -> Result<(), Error> {
-        self.started.set_cost(dollars)
+        self.0.actual_cost_usd(dollars)
     }
 
-    /// It has succeeded. Its doors are shut when this returns.
-    pub fn success<T: Serialize + ?Sized>(mut self, outputs: &T) {
-        self.end(Outcome::Success, record::payload(outputs));
+    /// It did what it should. `outputs` go to the ledger. Where it had doors they are shut when this returns.
+    pub fn success<T: Serialize + ?Sized>(self, outputs: &T) -> Settlement {
+        self.end(Outcome::Success, record::payload(outputs))
     }
 
-    /// It has failed. Its doors are shut when this returns.
-    pub fn error<T: Serialize + ?Sized>(mut self, outputs: &T) {
-        self.end(Outcome::Error, record::payload(outputs));
+    /// It failed. The error's text goes to the ledger.
+    pub fn error<E: fmt::Display + ?Sized>(self, error: &E) -> Settlement {
+        self.end(Outcome::Error, record::payload(&error.to_string()))
     }
 
-    /// It was given up. Its doors are shut when this returns.
-    pub fn cancel(mut self) {
-        self.end(Outcome::Cancelled, Payload::null());
+    /// It was given up.
+    pub fn cancel(self) -> Settlement {
+        self.end(Outcome::Cancelled, Payload::null())
     }
 
-    fn end(&mut self, outcome: Outcome, outputs: Payload) {
-        if self.started.acknowledge_end {
-            let end = self.started.end(None, outcome, outputs);
-            let answer =
-                self.connection.request(|number| Request::End(End { request: Some(number), ..end.clone() }));
-            // Without an answer the doors close with the connection, which is broken now, or with the agent's heartbeat.
-            drop(answer);
-        } else {
-            let end = self.started.end(None, outcome, outputs);
-            self.connection.tell(&Request::End(end));
-        }
+    pub(crate) fn end(mut self, outcome: Outcome, outputs: Payload) -> Settlement {
+        self.0.ending = Some((outcome, outputs));
+        finish(self.0.deliver(Waiting::InThread))
+    }
+
+    pub(crate) const fn in_flight(&self) -> &InFlight {
+        &self.0
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.started.ended {
-            self.end(Started::unsaid(), Payload::null());
+        if !self.0.is_over {
+            finish(self.0.deliver(Waiting::InThread));
         }
     }
-}
-
-/// A started action of an asynchronous caller. Dropped without a word, as when its future is cancelled, it counts as cancelled (or as
-/// panicked): the end is queued at once, but nobody waits until the doors are shut.
-#[derive(Debug)]
-#[must_use = "the action ends when its guard is dropped"]
-pub struct AsyncGuard {
-    connection: Arc<asynchronous::Connection>,
-    started: Started,
 }
 
 impl AsyncGuard {
-    pub(crate) fn new(
-        connection: Arc<asynchronous::Connection>,
-        action_id: ActionId,
-        acknowledge_end: bool,
-    ) -> Self {
-        Self { connection, started: Started { action_id, acknowledge_end, actual_cost: None, ended: false } }
+    pub(crate) const fn new(in_flight: InFlight) -> Self {
+        Self(in_flight)
     }
 
-    /// The action's id in the ledger.
+    /// The action's id, as in the ledger.
     #[must_use]
-    pub fn action_id(&self) -> ActionId {
-        self.started.action_id
+    pub const fn id(&self) -> ActionId {
+        self.0.id
     }
 
-    /// What it really cost, in dollars. Never charged below the policy's floor.
+    /// As [`Guard::actual_cost_usd`].
     ///
     /// # Errors
-    /// No amount of money.
+    /// That is no amount of money; the estimate stays.
     pub fn actual_cost_usd(&mut self, dollars: f64) -> Result<(), Error> {
-        self.started.set_cost(dollars)
+        self.0.actual_cost_usd(dollars)
     }
 
-    /// It has succeeded. Its doors are shut when this returns.
-    pub async fn success<T: Serialize + ?Sized>(mut self, outputs: &T) {
+    /// It did what it should. `outputs` go to the ledger. Where it had doors they are shut when this is done.
+    pub async fn success<T: Serialize + ?Sized>(self, outputs: &T) -> Settlement {
         let outputs = record::payload(outputs);
-        self.end(Outcome::Success, outputs).await;
+        self.end(Outcome::Success, outputs).await
     }
 
-    /// It has failed. Its doors are shut when this returns.
-    pub async fn error<T: Serialize + ?Sized>(mut self, outputs: &T) {
-        let outputs = record::payload(outputs);
-        self.end(Outcome::Error, outputs).await;
+    /// It failed. The error's text goes to the ledger.
+    pub async fn error<E: fmt::Display + ?Sized>(self, error: &E) -> Settlement {
+        let outputs = record::payload(&error.to_string());
+        self.end(Outcome::Error, outputs).await
     }
 
-    async fn end(&mut self, outcome: Outcome, outputs: Payload) {
-        let end = self.started.end(None, outcome, outputs);
-        if self.started.acknowledge_end {
-            // The order is queued before the first wait, so that a cancellation here loses nothing.
-            drop(
-                self.connection
-                    .request(|number| Request::End(End { request: Some(number), ..end.clone() }))
-                    .await,
-            );
-        } else {
-            self.connection.tell(&Request::End(end));
-        }
+    /// It was given up.
+    pub async fn cancel(self) -> Settlement {
+        self.end(Outcome::Cancelled, Payload::null()).await
+    }
+
+    /// Also when this future is dropped half way, that is how the action ends.
+    pub(crate) async fn end(mut self, outcome: Outcome, outputs: Payload) -> Settlement {
+        self.0.ending = Some((outcome, outputs));
+        self.0.deliver(Waiting::of_caller()).await
+    }
+
+    pub(crate) const fn in_flight(&self) -> &InFlight {
+        &self.0
     }
 }
 
 impl Drop for AsyncGuard {
     fn drop(&mut self) {
-        if !self.started.ended {
-            let end = self.started.end(None, Started::unsaid(), Payload::null());
-            self.connection.tell(&Request::End(end));
+        if !self.0.is_over {
+            self.0.deliver_at_once();
+        }
+    }
+}
+
+/// What both guards hold.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    client: Client,
+    /// The one that it was begun on: the agent takes it for abandoned when that closes.
+    connection: Arc<Connection>,
+    id: ActionId,
+    /// Whether it has doors, so that its end is waited for.
+    has_doors: bool,
+    pid: u32,
+    began_at: Instant,
+    /// A guard that begins and is dropped while its thread panics has not panicked itself.
+    began_panicking: bool,
+    actual_cost: Option<Money>,
+    /// How it ended, once that is known.
+    ending: Option<(Outcome, Payload)>,
+    /// Whether the agent was told, as far as it can be.
+    is_over: bool,
+}
+
+impl InFlight {
+    pub(crate) fn new(client: Client, connection: Arc<Connection>, id: ActionId, has_doors: bool) -> Self {
+        Self {
+            client,
+            connection,
+            id,
+            has_doors,
+            pid: own_pid(),
+            began_at: Instant::now(),
+            began_panicking: std::thread::panicking(),
+            actual_cost: None,
+            ending: None,
+            is_over: false,
+        }
+    }
+
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How long it has been in flight.
+    pub(crate) fn age(&self) -> Duration {
+        self.began_at.elapsed()
+    }
+
+    fn actual_cost_usd(&mut self, dollars: f64) -> Result<(), Error> {
+        let cost = Money::from_dollars(dollars).map_err(|error| {
+            Error::invalid(
+                "actual cost",
+                Reason::InvalidRequest { cause: error.to_string() },
+                self.client.clone(),
+            )
+        })?;
+        self.actual_cost = Some(cost);
+        Ok(())
+    }
+
+    fn message(&self, request: Option<RequestId>) -> Request {
+        let (outcome, outputs) = self.ending.clone().unwrap_or_else(|| {
+            let is_panicking = std::thread::panicking() && !self.began_panicking;
+            (if is_panicking { Outcome::Panicked } else { Outcome::Cancelled }, Payload::null())
+        });
+        Request::End(End { request, action_id: self.id, outcome, cost_usd: self.actual_cost, outputs })
+    }
+
+    /// Tells the agent, and waits for it where there were doors. To say it twice is harmless: the first counts.
+    async fn deliver(&mut self, waiting: Waiting) -> Settlement {
+        let settlement = if self.pid != own_pid() {
+            Settlement::Unknown
+        } else if self.has_doors {
+            let request = |number| self.message(Some(number));
+            match answered(self.client.ask(request, Some(&self.connection), waiting).await) {
+                Ok(Reply::Ended(Ended { settled: true, .. })) => Settlement::Acknowledged,
+                Ok(Reply::Ended(Ended { settled: false, .. })) => Settlement::TooLate,
+                _ => Settlement::Unknown,
+            }
+        } else {
+            let deadline = Deadline::after(self.client.patience());
+            let sent = match encode_frame(&self.message(None)) {
+                Ok(frame) => self.connection.send_whole(&frame, waiting, deadline).await.is_ok(),
+                Err(_unwritable) => false,
+            };
+            if sent { Settlement::Sent } else { Settlement::Unknown }
+        };
+        self.is_over = true;
+        self.make_sure(settlement);
+        settlement
+    }
+
+    /// Tells the agent without waiting in a task.
+    fn deliver_at_once(&mut self) {
+        self.is_over = true;
+        if self.pid != own_pid() {
+            return;
+        }
+        if self.has_doors {
+            let request = |number| self.message(Some(number));
+            let deadline = Deadline::after(DROP_PATIENCE);
+            let asked = self.client.pool().ask(request, Some(&self.connection), Waiting::InThread, deadline);
+            if let Ok(Reply::Ended(_)) = answered(finish(asked)) {
+                return;
+            }
+        }
+        let sent = match encode_frame(&self.message(None)) {
+            Ok(frame) => matches!(self.connection.send(&frame), Ok(Progress::Sent)),
+            Err(_unwritable) => false,
+        };
+        if !sent {
+            self.connection.shut();
+        }
+    }
+
+    /// An end that the agent didn't get is told by the connection's end.
+    fn make_sure(&self, settlement: Settlement) {
+        if settlement == Settlement::Unknown && self.pid == own_pid() {
+            self.connection.shut();
         }
     }
 }

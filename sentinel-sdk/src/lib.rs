@@ -1,54 +1,145 @@
 //! Guarded actions: ask the host agent before acting, and tell it how it ended.
 //!
+//! Sentinel holds a program to a policy: the agent decides whether an action may run, and the kernel keeps the doors
+//! shut that no action in flight opens. This crate is the program's side of it.
+//!
+//! # Quick start
+//!
 //! ```no_run
 //! use sentinel_sdk::guarded_action;
 //!
-//! #[derive(Debug)]
-//! enum Error {
-//!     /// The agent said no: the body did not run.
-//!     Denied(sentinel_sdk::Error),
-//!     Io(std::io::Error),
-//! }
-//! # impl From<sentinel_sdk::Error> for Error { fn from(error: sentinel_sdk::Error) -> Self { Self::Denied(error) } }
-//! # impl From<std::io::Error> for Error { fn from(error: std::io::Error) -> Self { Self::Io(error) } }
-//! # impl std::fmt::Display for Error { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "{self:?}") } }
-//!
 //! #[guarded_action(name = "fetch_page", cost_usd = 0.01, tags = ["web"])]
-//! fn fetch_page(address: &str) -> Result<String, Error> {
-//!     // Runs only if the agent says so, and the doors of `fetch_page` are open in here alone.
-//!     let mut stream = std::net::TcpStream::connect(address)?;
+//! fn fetch_page(host: &str) -> std::io::Result<String> {
+//!     // Runs only if the agent says so. What `fetch_page` grants is open in here, and nowhere else.
+//!     use std::io::{Read as _, Write as _};
+//!     let mut stream = std::net::TcpStream::connect((host, 80))?;
+//!     stream.write_all(format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())?;
 //!     let mut page = String::new();
-//!     std::io::Read::read_to_string(&mut stream, &mut page)?;
+//!     stream.read_to_string(&mut page)?;
 //!     Ok(page)
 //! }
+//!
+//! #[guarded_action(cost_usd = 0.05)]
+//! async fn summarise(page: String) -> Result<String, sentinel_sdk::Error> {
+//!     Ok(page.chars().take(80).collect())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let page = fetch_page("192.0.2.10")?;
+//! match summarise(page).await {
+//!     Ok(summary) => println!("{summary}"),
+//!     Err(error) if error.is_denied() => println!("{error}"), // what, why, and the way out
+//!     Err(error) => return Err(error.into()),
+//! }
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! The program is started with `sentinel run`; nothing in it says who it is. It fails closed: without an answer of the agent no body
-//! runs.
+//! Start the program with `sentinel run --policy policy.yaml -- ./program`. Without an agent every action is denied:
+//! whatever keeps the agent's answer from coming, the body doesn't run. A request waits at most five seconds.
 //!
-//! Invariant: a body never runs without an *allow* for it, and every *allow* is followed by exactly one end: by return, `Err`, panic,
-//! drop or cancellation; where the end can't be sent any more, the connection closes, and the agent ends the action itself.
-
-#![forbid(unsafe_code)]
+//! # How an action ends
+//!
+//! | the body | outcome in the ledger |
+//! |---|---|
+//! | returns `Ok` | `success`, with its value |
+//! | returns `Err` | `error`, with its text; where that is an `EPERM`, with what the kernel refused meanwhile |
+//! | panics | `panicked`; the panic goes on |
+//! | is dropped before it is done, as an async function that is cancelled | `cancelled` |
+//! | never ends | `expired`, after the policy's `max_seconds` |
+//!
+//! Where the action had doors open, they are shut when the guarded function returns.
+//!
+//! # Costs and tags that only the running program knows
+//!
+//! [`action`] builds an action without the attribute; see [`Action`].
+//!
+//! # What is recorded
+//!
+//! `#[guarded_action]` records arguments and results as JSON where their types are [`serde::Serialize`], else as their
+//! [`Debug`] text, else as the name of the type; in generic functions the bounds that stand there count. Arguments are
+//! recorded before the body runs. Whatever must not stand in the ledger is left out with `skip(argument)`,
+//! `inputs = false` and `outputs = false`. Of more than 64 KiB only the beginning and a digest are kept.
+//!
+//! # Threads, runtimes and forks
+//!
+//! All threads and tasks of a process share what its actions open: one address space is one trust domain. Any number
+//! of threads and tokio runtimes may begin actions at once. A forked child is another process to the agent: it begins
+//! its own actions, on connections of its own, and a guard that it inherits says nothing.
 
 mod action;
-mod asynchronous;
-mod blocking;
+mod client;
 mod error;
+mod explain;
 mod guard;
-mod recent;
-mod record;
-mod socket;
-
 #[doc(hidden)]
-pub mod __private;
+pub mod macro_support;
+mod outcome;
+mod pool;
+mod record;
 
-pub use action::{Action, action};
+use std::time::Duration;
+
+pub use action::Action;
+pub use client::{Client, DEFAULT_DEADLINE, DEFAULT_SOCKET, Totals};
 pub use error::Error;
-pub use guard::{AsyncGuard, Guard};
-pub use recent::{
-    explain, kernel_denials, kernel_denials_blocking, reset_run, reset_run_blocking, totals, totals_blocking,
-};
+pub use explain::explain;
+pub use guard::{AsyncGuard, Guard, Settlement};
+pub use outcome::GuardedResult;
 pub use sentinel_macros::guarded_action;
-pub use sentinel_proto::app::{KernelDenial, Totals};
-pub use sentinel_proto::{Denial, Money, Reason};
+pub use sentinel_proto::app::KernelDenial;
+pub use sentinel_proto::{ActionId, BudgetScope, Denial, Money, MoneyError, Reason, RulePlace};
+
+/// An action of this name, to be begun by this process.
+pub fn action(name: impl Into<String>) -> Action {
+    Client::of_process().action(name)
+}
+
+/// What the session of this process has spent.
+///
+/// # Errors
+/// The agent doesn't answer.
+pub async fn totals() -> Result<Totals, Error> {
+    Client::of_process().totals().await
+}
+
+/// [`totals`] for code that isn't async.
+///
+/// # Errors
+/// As there.
+pub fn totals_blocking() -> Result<Totals, Error> {
+    Client::of_process().totals_blocking()
+}
+
+/// Begins a new run of the session of this process, with a fresh run budget.
+///
+/// # Errors
+/// The agent doesn't answer, or can't record it: the run goes on.
+pub async fn reset_run() -> Result<Totals, Error> {
+    Client::of_process().reset_run().await
+}
+
+/// [`reset_run`] for code that isn't async.
+///
+/// # Errors
+/// As there.
+pub fn reset_run_blocking() -> Result<Totals, Error> {
+    Client::of_process().reset_run_blocking()
+}
+
+/// What the kernel refused to this process lately, newest last.
+///
+/// # Errors
+/// The agent doesn't answer.
+pub async fn kernel_denials(within: Duration) -> Result<Vec<KernelDenial>, Error> {
+    Client::of_process().kernel_denials(within).await
+}
+
+/// [`kernel_denials`] for code that isn't async.
+///
+/// # Errors
+/// As there.
+pub fn kernel_denials_blocking(within: Duration) -> Result<Vec<KernelDenial>, Error> {
+    Client::of_process().kernel_denials_blocking(within)
+}

@@ -1,0 +1,203 @@
+//! How a program reaches the agent.
+//!
+//! Invariant: whatever keeps an answer from coming is an error; none of them is taken for an *allow*.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sentinel_proto::Money;
+use sentinel_proto::app::{Ask, Denials, KernelDenial, Reply, Request, RequestId};
+
+use crate::action::Action;
+use crate::error::Error;
+use crate::pool::{Connection, Deadline, LinkError, PerProcess, Pool, Waiting, finish};
+
+/// Where the agent listens when `AGENT_SENTINEL_SOCKET` doesn't say.
+pub const DEFAULT_SOCKET: &str = "/run/agent-sentinel/agent.sock";
+/// How long a request waits for its answer unless [`Client::with_deadline`] says otherwise.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+
+static OF_PROCESS: PerProcess<Client> = PerProcess::new();
+
+/// A way to the agent. Cheap to clone; all clones share at most four connections, made when they are first needed.
+///
+/// Most programs never make one: `#[guarded_action]` and the functions of this crate use the one of the process.
+/// Any number of threads, tasks and runtimes may use a client at once. After a fork the child has connections of its
+/// own: to the agent it is another process, whose actions are its own.
+///
+/// A lost connection is dialled anew by the next request. A `begin` that has no answer within the deadline costs its
+/// connection, and with it the actions that were begun on it: the agent takes them for abandoned and shuts their
+/// doors.
+#[derive(Clone, Debug)]
+pub struct Client {
+    place: Arc<Place>,
+    deadline: Duration,
+}
+
+#[derive(Debug)]
+struct Place {
+    socket: PathBuf,
+    pool: PerProcess<Pool>,
+}
+
+/// What was spent, reservations of actions in flight included, and what may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// Spent by the session.
+    pub session_usd: Money,
+    /// Spent by its run.
+    pub run_usd: Money,
+    /// The session's limit; none where it has none.
+    pub session_limit_usd: Option<Money>,
+    /// The run's limit; none where it has none.
+    pub run_limit_usd: Option<Money>,
+}
+
+impl Client {
+    /// The client of this process, at `$AGENT_SENTINEL_SOCKET` or else [`DEFAULT_SOCKET`]. Nothing is dialled yet.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let make = |parents: Option<&Self>| match parents {
+            Some(parents) => parents.clone(),
+            None => {
+                let socket = std::env::var_os("AGENT_SENTINEL_SOCKET").filter(|path| !path.is_empty());
+                Self::new(socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from))
+            }
+        };
+        OF_PROCESS.get_or_make(make).clone()
+    }
+
+    /// A client of the agent that listens there. Nothing is dialled yet.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        let place = Place { socket: socket.into(), pool: PerProcess::new() };
+        Self { place: Arc::new(place), deadline: DEFAULT_DEADLINE }
+    }
+
+    /// The same client, whose requests wait for their answers at most so long.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.place.socket
+    }
+
+    /// An action of this name, to be begun.
+    pub fn action(&self, name: impl Into<String>) -> Action {
+        Action::new(self.clone(), name.into())
+    }
+
+    /// What the session has spent.
+    ///
+    /// # Errors
+    /// The agent doesn't answer.
+    pub async fn totals(&self) -> Result<Totals, Error> {
+        self.ask_totals("totals", Request::Totals, Waiting::of_caller()).await
+    }
+
+    /// [`Client::totals`] for code that isn't async.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn totals_blocking(&self) -> Result<Totals, Error> {
+        finish(self.ask_totals("totals", Request::Totals, Waiting::InThread))
+    }
+
+    /// Begins a new run of the session, with a fresh run budget.
+    ///
+    /// # Errors
+    /// The agent doesn't answer, or can't record it: the run goes on.
+    pub async fn reset_run(&self) -> Result<Totals, Error> {
+        self.ask_totals("reset of the run", Request::ResetRun, Waiting::of_caller()).await
+    }
+
+    /// [`Client::reset_run`] for code that isn't async.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reset_run_blocking(&self) -> Result<Totals, Error> {
+        finish(self.ask_totals("reset of the run", Request::ResetRun, Waiting::InThread))
+    }
+
+    /// What the kernel refused to this process lately, newest last.
+    ///
+    /// # Errors
+    /// The agent doesn't answer.
+    pub async fn kernel_denials(&self, within: Duration) -> Result<Vec<KernelDenial>, Error> {
+        self.ask_denials(within, Waiting::of_caller()).await
+    }
+
+    /// [`Client::kernel_denials`] for code that isn't async.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kernel_denials_blocking(&self, within: Duration) -> Result<Vec<KernelDenial>, Error> {
+        finish(self.ask_denials(within, Waiting::InThread))
+    }
+
+    /// How long a request may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Sends a request within this client's deadline; see [`Pool::ask`].
+    pub(crate) async fn ask(
+        &self,
+        request: impl FnOnce(RequestId) -> Request,
+        preferred: Option<&Arc<Connection>>,
+        waiting: Waiting,
+    ) -> Result<(Reply, Arc<Connection>), LinkError> {
+        self.pool().ask(request, preferred, waiting, Deadline::after(self.deadline)).await
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        self.place.pool.get_or_make(|parents| {
+            if let Some(parents) = parents {
+                parents.leave_to_parent();
+            }
+            Pool::new(self.place.socket.clone())
+        })
+    }
+
+    async fn ask_totals(
+        &self,
+        asked: &'static str,
+        request: fn(Ask) -> Request,
+        waiting: Waiting,
+    ) -> Result<Totals, Error> {
+        let reply = self.ask(|number| request(Ask { request: number }), None, waiting).await;
+        match answered(reply) {
+            Ok(Reply::Totals(totals)) => Ok(Totals {
+                session_usd: totals.session_usd,
+                run_usd: totals.run_usd,
+                session_limit_usd: totals.session_limit_usd,
+                run_limit_usd: totals.run_limit_usd,
+            }),
+            Ok(_) => Err(Error::unanswered(asked, &LinkError::Unexpected, self.clone())),
+            Err(error) => Err(Error::unanswered(asked, &error, self.clone())),
+        }
+    }
+
+    async fn ask_denials(&self, within: Duration, waiting: Waiting) -> Result<Vec<KernelDenial>, Error> {
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let reply = self.ask(|request| Request::Denials(Denials { request, within_ms }), None, waiting).await;
+        match answered(reply) {
+            Ok(Reply::Denials(list)) => Ok(list.denials),
+            Ok(_) => Err(Error::unanswered("kernel denials", &LinkError::Unexpected, self.clone())),
+            Err(error) => Err(Error::unanswered("kernel denials", &error, self.clone())),
+        }
+    }
+}
+
+/// The answer, unless it is a refusal.
+pub(crate) fn answered(reply: Result<(Reply, Arc<Connection>), LinkError>) -> Result<Reply, LinkError> {
+    match reply? {
+        (Reply::Refused(refused), _) => Err(LinkError::Refused(refused)),
+        (reply, _) => Ok(reply),
+    }
+}
