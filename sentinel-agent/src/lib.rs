@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod denials;
 pub mod driver;
 pub mod enforcer;
+pub mod ids;
 pub mod intake;
 pub mod peer;
 pub mod server;

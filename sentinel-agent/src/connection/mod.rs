@@ -145,11 +145,11 @@ impl Connection {
         self.changed.notify_one();
     }
 
-    /// Says that the driver has taken one of its messages, so that more may be read.
-    pub fn taken(&self) {
+    /// Says that the driver has handled one of its messages, so that more may be read.
+    pub fn handled(&self) {
         let waiting = self.waiting.get();
         self.waiting.set(waiting.saturating_sub(1));
-        if waiting >= MOST_WAITING {
+        if waiting == 1 || waiting >= MOST_WAITING {
             self.changed.notify_one();
         }
     }

@@ -73,9 +73,10 @@ impl Reading {
         self.begun_at
     }
 
-    /// Whether more bytes should be read now: not while the driver is behind, or has a hello to answer.
+    /// Whether more bytes should be read now: when the driver has handled what it was given. By then the next message
+    /// has often come, and is found without a wait.
     pub(super) fn wants_more(&self, connection: &Connection) -> bool {
-        !self.has_whole && self.may_deliver(connection)
+        !self.has_whole && connection.waiting.get() == 0 && self.may_deliver(connection)
     }
 
     fn may_deliver(&self, connection: &Connection) -> bool {

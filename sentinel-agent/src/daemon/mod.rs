@@ -90,6 +90,9 @@ pub enum DaemonError {
         #[source]
         source: io::Error,
     },
+    /// The driver hit a defect of its own.
+    #[error("the driver panicked: {0}; please report it")]
+    Panicked(String),
     /// The driver gave up.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -106,6 +109,7 @@ impl DaemonError {
             | Self::Ledger { .. }
             | Self::Socket { .. }
             | Self::System { .. }
+            | Self::Panicked(_)
             | Self::Driver(_) => 71,
         })
     }
@@ -213,7 +217,9 @@ fn enforce_and_serve(
         tracing::info!(runtime = %folders.runtime.display(), "ready");
         ready();
         let reports = watch::readable(reports).map_err(unwatched)?;
-        Ok(driver.run(stop, Some(reports), Arc::clone(&to_disk)).await?)
+        // A task like the connections': what one hands to the other is handled without a look at the kernel between.
+        let driving = tokio::task::spawn_local(async move { driver.run(stop, Some(reports), to_disk).await });
+        Ok(driving.await.map_err(|panicked| DaemonError::Panicked(panicked.to_string()))??)
     })
 }
 

@@ -12,7 +12,6 @@ use sentinel_proto::app::{
     Welcome,
 };
 use sentinel_proto::{ActionId, Decision, Denial, Reason, SessionId, VERSION};
-use uuid::Uuid;
 
 use super::Driver;
 use super::identity::Identity;
@@ -113,7 +112,13 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             let cause = format!("{} tags; at most {MAX_TAGS} are allowed", begin.tags.len());
             return denied(request, Denial { reason: Reason::InvalidRequest { cause }, rule: None });
         }
-        let action_id = ActionId(Uuid::new_v4());
+        let action_id = match self.ids.next() {
+            Ok(id) => id,
+            Err(error) => {
+                let cause = format!("no id for the action: {error}");
+                return denied(request, Denial { reason: Reason::EnforcementFailed { cause }, rule: None });
+            }
+        };
         let scope = match self.scope_of(connection, identity) {
             Ok(scope) => scope,
             Err(cause) => {

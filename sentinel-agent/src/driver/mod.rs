@@ -36,6 +36,7 @@ use crate::connection::{Arrival, Message};
 use crate::daemon::LoadedPolicy;
 use crate::denials::Denials;
 use crate::enforcer::{Enforcer, KernelRecord};
+use crate::ids::Ids;
 use crate::intake::{Intake, Lane};
 use actions::InFlight;
 use processes::Process;
@@ -95,6 +96,7 @@ pub struct Driver<L: Log, E: Enforcer, C: Clock> {
     /// Lost records that have been told.
     dropped: u64,
     next_scope: u64,
+    ids: Ids,
     /// When the next heartbeat is due.
     beats_at: Duration,
     /// When the next action expires, or earlier.
@@ -139,6 +141,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             records: Vec::new(),
             dropped: 0,
             next_scope,
+            ids: Ids::default(),
             beats_at: Duration::ZERO,
             expires_at: None,
             unsynced_since: None,
@@ -238,13 +241,13 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     fn handle(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Message { connection, sender, since, message } => {
-                connection.taken();
                 match message {
                     Message::Application(request) => self.on_application(&connection, sender, since, request),
                     Message::Operator(request, descriptor) => {
                         self.on_operator(&connection, sender, request, descriptor);
                     }
                 }
+                connection.handled();
             }
             Arrival::Closed(connection) => {
                 self.on_closed(&connection);
