@@ -78,7 +78,8 @@ impl Places {
         let bpffs = self.bpffs();
         if is_last && bpffs != Path::new(HOST_BPFFS) {
             if is_bpffs(bpffs) {
-                unmount(bpffs, UnmountFlags::empty())
+                // Somebody may be looking into it, which is empty now: no reason to keep it.
+                unmount(bpffs, UnmountFlags::DETACH)
                     .map_err(|cause| unavailable("unmount the bpffs at", bpffs, cause))?;
             }
             remove_folder(bpffs)?;

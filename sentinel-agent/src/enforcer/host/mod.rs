@@ -7,11 +7,16 @@ mod exec;
 mod network;
 mod survival;
 
+use std::fs::{DirBuilder, File};
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use sentinel_engine::{Cidr, ExecRule, Grant, GrantSet, NetworkRule, Policy, Protocol, ScopeId};
 use sentinel_proto::SessionId;
 
@@ -36,6 +41,36 @@ struct Host {
     places: Places,
     launchers: Vec<Puppet>,
     _runtime: Folder,
+    _claim: Claim,
+}
+
+/// What tells `sentinel-agent --sweep` of an instance, should the test be killed.
+struct Claim {
+    _locked: File,
+    path: PathBuf,
+}
+
+impl Claim {
+    fn new(instance: &str, runtime: &Path) -> Self {
+        let folder = Path::new("/run/agent-sentinel/instances");
+        let path = folder.join(instance);
+        // The folder goes with the last instance in it, so it may have to be made again.
+        let made = (0..100).find_map(|_| {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).unwrap();
+            File::create(&path).ok()
+        });
+        let mut locked = made.expect("root can make a file in /run");
+        flock(&locked, FlockOperation::NonBlockingLockExclusive).unwrap();
+        locked.write_all(runtime.as_os_str().as_bytes()).unwrap();
+        Self { _locked: locked, path }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path));
+        drop(self.path.parent().map(std::fs::remove_dir));
+    }
 }
 
 impl Host {
@@ -44,7 +79,9 @@ impl Host {
         let name = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
         let runtime = Folder::new(&name);
         let places = Places::find(runtime.path(), &name).unwrap();
-        let mut host = Self { enforcer: None, places, launchers: Vec::new(), _runtime: runtime };
+        let claim = Claim::new(&name, runtime.path());
+        let mut host =
+            Self { enforcer: None, places, launchers: Vec::new(), _runtime: runtime, _claim: claim };
         host.restart();
         host
     }
