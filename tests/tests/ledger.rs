@@ -1,0 +1,168 @@
+//! The ledger: every decision and every kernel denial in one chain that a stranger can check.
+
+use sentinel_tests::{Finished, Host, Server, program};
+
+fn lived_in() -> (Host, Server) {
+    let server = Server::start();
+    let host = Host::with_policy(format!(
+        "denied_actions: [drop]\nactions:\n  fetch: {{cost_usd: 0.01, tags: [web], grants: {{network: [\"{}\"]}}}}\n",
+        server.address()
+    ));
+    let connect = format!("connect={}", server.address());
+    let probe = host.probe(&[&connect, "begin=fetch", &connect, "end", "begin=drop", "exec=/bin/true"]);
+    assert_eq!(probe.status, Some(0), "{}", probe.stderr);
+    (host, server)
+}
+
+fn sentinel(host: &Host, arguments: &[&str]) -> Finished {
+    Finished::of(host.sentinel(&[arguments, &[&host.ledger_path().display().to_string()]].concat()))
+}
+
+#[test]
+fn a_session_is_told_whole_and_each_line_has_the_eight_keys() {
+    let (host, _server) = lived_in();
+    let ledger = host.ledger();
+    for line in &ledger {
+        for key in [
+            "id",
+            "timestamp",
+            "action",
+            "cost_usd",
+            "duration_ms",
+            "outcome",
+            "tags",
+            "payload",
+            "seq",
+            "kind",
+            "hash",
+        ] {
+            assert!(line.get(key).is_some(), "`{key}` is missing in {line}");
+        }
+    }
+    let told: Vec<(&str, &str)> = ledger
+        .iter()
+        .filter_map(|line| Some((line["action"].as_str()?, line["outcome"].as_str()?)))
+        .collect();
+    for expected in [
+        ("agent.started", "recorded"),
+        ("session.started", "recorded"),
+        ("kernel.connect", "recorded"),
+        ("fetch", "started"),
+        ("fetch", "success"),
+        ("drop", "blocked"),
+        ("kernel.exec", "recorded"),
+    ] {
+        assert!(told.contains(&expected), "{expected:?} is missing in {told:?}");
+    }
+    let sum: f64 = ledger.iter().filter_map(|line| line["cost_usd"].as_f64()).sum();
+    assert!((sum - 0.01).abs() < 1e-12, "the seed's recipe, the sum of all costs, is what was spent: {sum}");
+}
+
+#[test]
+fn verify_passes_and_fails_after_one_byte_has_changed() {
+    let (host, _server) = lived_in();
+    assert_eq!(sentinel(&host, &["ledger", "verify"]).status, Some(0));
+    let stranger = |path: &std::path::Path| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/verify_ledger.py");
+        std::process::Command::new("/usr/bin/python3").arg(script).arg(path).status().unwrap().code()
+    };
+    assert_eq!(stranger(&host.ledger_path()), Some(0));
+    let copy = host.folder.join("copy.jsonl");
+    let bytes = std::fs::read(host.ledger_path()).unwrap();
+    let mut changed = bytes.clone();
+    let place = bytes.len() / 2;
+    changed[place] = if changed[place] == b'x' { b'y' } else { b'x' };
+    std::fs::write(&copy, changed).unwrap();
+    let verify = Finished::of(host.sentinel(&["ledger", "verify", &copy.display().to_string()]));
+    assert_eq!(verify.status, Some(1), "{}{}", verify.stdout, verify.stderr);
+    assert_eq!(stranger(&copy), Some(1));
+}
+
+#[test]
+fn tail_shows_the_last_lines_in_words() {
+    let (host, _server) = lived_in();
+    let tail = sentinel(&host, &["ledger", "tail"]);
+    assert!(tail.stdout.contains("fetch") && tail.stdout.contains("drop"), "{}{}", tail.stdout, tail.stderr);
+}
+
+#[test]
+fn why_tells_what_was_tried_and_what_would_allow_it() {
+    let server = Server::start();
+    let host = Host::with_policy("strict_mode: true\n");
+    let probe = host.probe(&[&format!("connect={}", server.address())]);
+    assert!(probe.stderr.contains("sentinel why"), "{}", probe.stderr);
+    let ledger = host.ledger_path().display().to_string();
+    let why = Finished::of(host.sentinel(&["why", "last", "--ledger", &ledger]));
+    assert_eq!(why.status, Some(0), "{}", why.stderr);
+    assert!(
+        why.stdout.contains(&server.address().to_string()) && why.stdout.contains("allow"),
+        "{}",
+        why.stdout
+    );
+}
+
+#[test]
+fn the_policy_text_that_a_denial_suggests_is_right() {
+    let server = Server::start();
+    let host = Host::with_policy("strict_mode: true\n");
+    let connect = format!("connect={}", server.address());
+    drop(host.probe(&[&connect]));
+    let denial =
+        host.ledger().into_iter().find(|line| line["action"] == "kernel.connect").expect("it is recorded");
+    let yaml = denial["would_allow"].as_str().expect("a rule would allow it").to_owned();
+    assert_eq!(
+        Host::with_policy(yaml.clone()).probe(&[&connect]).lines(),
+        [format!("{connect} ok")],
+        "{yaml}"
+    );
+}
+
+#[test]
+fn status_tells_what_the_agent_does_and_holds() {
+    let host = Host::with_policy("budgets: {session: 1}\n");
+    let probe = host.start_probe(&["begin=call,0.25", "sleep=3000"]);
+    probe.wait_for_line("begin");
+    let mut status = host.sentinel(&["status", "--runtime"]);
+    status.arg(host.runtime());
+    let status = Finished::of(status);
+    assert_eq!(status.status, Some(0), "{}", status.stderr);
+    for word in ["kill", "test", "0.25"] {
+        assert!(status.stdout.contains(word), "`{word}` is missing:\n{}", status.stdout);
+    }
+}
+
+#[test]
+fn a_ledger_on_a_full_disk_denies_new_actions_and_says_why() {
+    let folder = std::env::temp_dir().join(format!("sentinel-full-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+        .arg(&folder)
+        .status()
+        .unwrap();
+    assert!(mounted.success());
+    let policy = std::env::temp_dir().join(format!("sentinel-full-{}.yaml", std::process::id()));
+    std::fs::write(&policy, "strict_mode: true\n").unwrap();
+    let mut command = std::process::Command::new(program("sentinel"));
+    command
+        .args(["run", "--policy"])
+        .arg(&policy)
+        .arg("--state")
+        .arg(&folder)
+        .arg("--")
+        .arg(program("probe"));
+    command.args(vec!["begin=call"; 300]);
+    let finished = Finished::of(command);
+    let verify = std::process::Command::new(program("sentinel"))
+        .args(["ledger", "verify"])
+        .arg(folder.join("ledger.jsonl"))
+        .status()
+        .unwrap();
+    drop(std::process::Command::new("umount").arg("--lazy").arg(&folder).status());
+    drop(std::fs::remove_dir(&folder));
+    drop(std::fs::remove_file(policy));
+    let lines = finished.lines();
+    assert_eq!(lines.first().copied(), Some("begin=call allow"), "{}", finished.stderr);
+    assert_eq!(lines.last().copied(), Some("begin=call deny LEDGER_UNAVAILABLE"), "{}", finished.stderr);
+    assert_eq!(verify.code(), Some(0), "nothing is half written");
+}
