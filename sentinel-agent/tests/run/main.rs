@@ -112,14 +112,40 @@ fn a_signal_to_the_launcher_reaches_the_command() {
 }
 
 #[test]
-fn the_command_and_all_that_it_started_are_killed_when_the_agent_dies() {
+fn a_command_goes_on_without_a_shared_agent_and_takes_all_that_it_started_with_it() {
     let agent = Agent::new("orphan", Behaviour::Die);
-    let (launcher, pid) =
-        start(agent.run(&["/bin/sh", "-c", "setsid sleep 60 & echo $!; trap '' TERM; wait"]));
-    let mut launcher = launcher;
-    assert_eq!(launcher.wait().expect("own child").code(), Some(125));
+    let script = "setsid sleep 60 >/dev/null 2>&1 & echo $!; sleep 1; echo over; exit 4";
+    let (mut launcher, pid) = start(agent.run(&["/bin/sh", "-c", script]));
+    let mut rest = String::new();
+    launcher.stdout.as_mut().expect("it is piped").read_to_string(&mut rest).expect("it says more");
+    assert_eq!((launcher.wait().expect("own child").code(), rest.as_str()), (Some(4), "over\n"));
     assert!(has_ended(&pid), "{pid} lives on");
     assert!(agent.asked().is_some());
+}
+
+#[test]
+fn the_command_and_all_that_it_started_are_killed_when_their_private_agent_dies() {
+    let folder = std::env::temp_dir().join(format!("sentinel-run-{}-private", std::process::id()));
+    fs::create_dir_all(&folder).expect("own folder");
+    let policy = folder.join("policy.yaml");
+    fs::write(&policy, "enforcement: {exec: {allow: [/usr/bin/setsid, /usr/bin/sleep]}}\n")
+        .expect("own folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
+    command.args(["run", "--policy"]).arg(&policy).arg("--state").arg(folder.join("state"));
+    command.args(["--", "/bin/sh", "-c", "setsid sleep 60 & echo $!; wait"]).env_remove("SUDO_UID");
+    let (mut launcher, pid) = start(command);
+    let children =
+        fs::read_to_string(format!("/proc/{0}/task/{0}/children", launcher.id())).expect("it runs");
+    let agent = children.split_whitespace().find(|child| {
+        fs::read_to_string(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.contains("private-agent"))
+    });
+    let agent = agent.and_then(|pid| Pid::from_raw(pid.parse().ok()?)).expect("it has an agent");
+    kill_process(agent, Signal::KILL).expect("root can kill");
+    assert_eq!(launcher.wait().expect("own child").code(), Some(125));
+    assert!(has_ended(&pid), "{pid} lives on");
+    let instance = format!("/run/agent-sentinel/private-{}", agent.as_raw_nonzero());
+    assert!(!fs::exists(&instance).expect("root can look"), "{instance} is left");
+    fs::remove_dir_all(folder).expect("own folder");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use failure::Failure;
 use notice::say;
 use operator::Operator;
 use policy::PolicyArgument;
-use watch::Watch;
+use watch::{Ownership, Watch};
 
 /// What `sentinel run` is called with.
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ Exit status: CMD's own, or 128 and the number of the signal that killed it. Else
   69   there is no agent, or this host can't enforce
   77   not allowed, as from inside a session
   78   the policy is invalid
-  125  CMD could not be held as it must be, or the agent died
+  125  CMD could not be held as it must be, or its own agent died
   126  CMD can't be executed
   127  CMD isn't there")]
 pub struct RunArguments {
@@ -134,7 +134,8 @@ fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
     for warning in running.warnings() {
         say(&format!("warning: {warning}"));
     }
-    let status = watch.until_end(running, operator, &started)?;
+    let ownership = if private.is_some() { Ownership::Private } else { Ownership::Shared };
+    let status = watch.until_end(running, operator, &started, ownership)?;
     if let Some(private) = private {
         private.stop();
     }

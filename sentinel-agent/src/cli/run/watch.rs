@@ -1,7 +1,7 @@
 //! While the command runs: its signals, its denials, and the agent's life.
 //!
-//! Invariant: the command doesn't outlive the agent that holds it. When the agent goes, everything in the session's
-//! cgroup is killed.
+//! Invariant: nothing of a session outlives its command, nor the private agent that was started for it. The death of a
+//! shared agent opens nothing: its hooks stay, doors close by themselves, and the command goes on with its baseline.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::failure::Failure;
 use super::notice::{say, tell_notice};
 use super::operator::Operator;
-use crate::session::cgroup::SessionCgroup;
+use crate::session::cgroup::{CgroupError, SessionCgroup};
 use crate::session::launch::{LAUNCH_FAILED, RunningCommand};
 
 /// How long the agent may take to end a session whose command has ended.
@@ -42,8 +42,21 @@ const FORWARDED: &[Signal] = &[
     Signal::TSTP,
 ];
 
+/// Whose agent it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// This command's own, which shares its fate.
+    Private,
+    /// The host's.
+    Shared,
+}
+
 enum End {
+    /// The command ended; the agent is there to end the session, or it has.
     Command(u8),
+    /// The shared agent went first, then the command.
+    CommandAlone(u8),
+    /// The private agent went first.
     Agent,
 }
 
@@ -68,11 +81,12 @@ impl Watch {
         command: RunningCommand,
         operator: Operator,
         started: &SessionStarted,
+        ownership: Ownership,
     ) -> Result<u8, Failure> {
         let Self { runtime, mut signals } = self;
         let end = runtime.block_on(async {
             let mut agent = Agent::new(operator, &started.ledger).map_err(Failure::Watch)?;
-            let end = until_end(&command, &mut agent, &mut signals).await?;
+            let end = until_end(&command, &mut agent, &mut signals, ownership).await?;
             if matches!(end, End::Command(_)) {
                 agent.let_go().await;
             }
@@ -80,6 +94,10 @@ impl Watch {
         });
         let status = match end {
             Ok(End::Command(status)) => status,
+            Ok(End::CommandAlone(status)) => {
+                tell_what_is_left(kill_session(started).and_then(|cgroup| clear(&cgroup)));
+                status
+            }
             Ok(End::Agent) => {
                 say("the agent is gone: CMD and everything that it started is killed");
                 kill(&command, started);
@@ -104,23 +122,29 @@ async fn until_end(
     command: &RunningCommand,
     agent: &mut Agent<'_>,
     signals: &mut mpsc::UnboundedReceiver<Signal>,
+    ownership: Ownership,
 ) -> Result<End, Failure> {
     let pidfd = command.pidfd().try_clone_to_owned().map_err(Failure::Watch)?;
     let ended = crate::watch::readable(pidfd).map_err(Failure::Watch)?;
+    let mut is_alone = false;
     loop {
         tokio::select! {
             ready = ended.readable() => {
                 ready.map_err(Failure::Watch)?.retain_ready();
-                return command.wait().map(End::Command).map_err(Failure::Launch);
+                let status = command.wait()?;
+                return Ok(if is_alone { End::CommandAlone(status) } else { End::Command(status) });
             }
             Some(signal) = signals.recv() => forward(command, signal),
-            heard = agent.hear() => if !heard {
+            heard = agent.hear(), if !is_alone => if !heard {
                 // An agent that sees the command's end first ends the session and closes the connection.
-                return if command.has_ended()? {
-                    command.wait().map(End::Command).map_err(Failure::Launch)
-                } else {
-                    Ok(End::Agent)
-                };
+                if command.has_ended()? {
+                    return Ok(End::Command(command.wait()?));
+                }
+                if ownership == Ownership::Private {
+                    return Ok(End::Agent);
+                }
+                say("the agent is gone: what was refused stays refused, and doors that are open close within 5 s");
+                is_alone = true;
             }
         }
     }
@@ -202,23 +226,35 @@ impl<'run> Agent<'run> {
     }
 }
 
-/// Kills all that the session holds, without the agent.
+/// Kills the command and all else in the session, without the agent.
 fn kill(command: &RunningCommand, started: &SessionStarted) {
-    let killed = SessionCgroup::open(started.cgroup.clone()).and_then(|cgroup| {
-        cgroup.kill()?;
-        Ok(cgroup)
-    });
-    if let Err(error) = &killed {
+    let killed = kill_session(started);
+    if killed.is_err() {
         // Not root's launcher: what it started itself it can still kill.
-        tracing::debug!(%error, "cannot kill by the cgroup");
         command.signal(Signal::KILL);
     }
     let _status = command.wait();
-    let emptied = killed.and_then(|cgroup| {
-        cgroup.wait_until_empty(Instant::now() + END_TIME)?;
-        cgroup.remove()
-    });
-    if let Err(error) = emptied {
-        say(&format!("something of the session may be left: {error}; the next agent of this host ends it"));
+    tell_what_is_left(killed.and_then(|cgroup| clear(&cgroup)));
+}
+
+fn kill_session(started: &SessionStarted) -> Result<SessionCgroup, CgroupError> {
+    let cgroup = SessionCgroup::open(started.cgroup.clone())?;
+    cgroup.kill()?;
+    Ok(cgroup)
+}
+
+fn clear(cgroup: &SessionCgroup) -> Result<(), CgroupError> {
+    cgroup.wait_until_empty(Instant::now() + END_TIME)?;
+    cgroup.remove()
+}
+
+fn tell_what_is_left(cleared: Result<(), CgroupError>) {
+    match cleared {
+        Ok(()) => {}
+        // One that is gone has been ended by the next agent.
+        Err(CgroupError::System { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => say(&format!(
+            "something of the session may be left ({error}); the next agent of this host ends it"
+        )),
     }
 }
