@@ -136,12 +136,12 @@ fn a_session_can_not_speak_to_the_operators_socket() {
 #[test]
 fn a_connection_passed_to_another_session_speaks_for_its_sender() {
     // Both run as one uid, and meet over a socket in a folder that both can write.
-    let host =
-        Host::builder().policy("test", "strict_mode: true\n").policy("poor", "allowed_actions: []\n").start();
     let folder = std::env::temp_dir().join(format!("sentinel-passed-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let meeting = folder.join("meeting").display().to_string();
+    let rich = format!("enforcement: {{unix: {{allow: [{meeting}]}}}}\n");
+    let host = Host::builder().policy("test", rich).policy("poor", "allowed_actions: []\n").start();
     let taker = format!(
         r"{HOSTILE}
 import array

@@ -44,6 +44,8 @@ fn scene(folder: &Path) {
 fn its_policy_is_valid_and_its_commands_without_a_daemon_work() {
     let folder = std::env::temp_dir().join(format!("sentinel-readme-{}", std::process::id()));
     scene(&folder);
+    // A ledger is only kept where the session's user can't move it: nowhere below the temporary folder.
+    let home = std::path::PathBuf::from(format!("/run/sentinel-readme-{}", std::process::id()));
     let ours: Vec<Vec<String>> = commands("sentinel")
         .into_iter()
         .filter(|command| command.iter().any(|word| word.contains("policy.yaml")))
@@ -51,11 +53,12 @@ fn its_policy_is_valid_and_its_commands_without_a_daemon_work() {
     assert_eq!(ours.len(), 2, "the README shows `policy check` and `run`: {ours:?}");
     for arguments in ours {
         let mut command = Command::new(program("sentinel"));
-        command.current_dir(&folder).env("AGENT_SENTINEL_HOME", folder.join("home")).args(&arguments);
+        command.current_dir(&folder).env("AGENT_SENTINEL_HOME", &home).args(&arguments);
         let finished = Finished::of(command);
         assert_eq!(finished.status, Some(0), "{arguments:?}: {}{}", finished.stdout, finished.stderr);
     }
     std::fs::remove_dir_all(folder).unwrap();
+    std::fs::remove_dir_all(home).unwrap();
 }
 
 #[test]

@@ -65,7 +65,14 @@ fn main() -> ExitCode {
     };
     let _closed = std::io::stderr().write_all(warnings.as_bytes());
     let Arguments { state, runtime, instance, until_stdin_closes, .. } = arguments;
-    let options = Options { policies, state, runtime, instance, until_stdin_closes };
+    let options = Options {
+        policies,
+        policies_folder: Some(arguments.policies),
+        state,
+        runtime,
+        instance,
+        until_stdin_closes,
+    };
     match daemon::run(&options, || {}) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => tell(&error, error.exit_code()),

@@ -51,6 +51,13 @@ fn system(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Instance
 /// # Errors
 /// The system refused.
 pub(super) fn make_folder(path: &Path, mode: u32) -> Result<(), InstanceError> {
+    // Folders on the way are for all to pass: the sockets' is on the way to that of the locks.
+    let on_the_way = path.parent().unwrap_or(path);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(on_the_way)
+        .map_err(system("make the folder", on_the_way))?;
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(system("make the folder", path))
 }
 

@@ -42,6 +42,8 @@ const GOVERNED: &str = "/sentinel";
 pub struct Options {
     /// The policies by name; at least one.
     pub policies: BTreeMap<String, LoadedPolicy>,
+    /// The folder that the policies are from, which no session must see; none where they are from elsewhere.
+    pub policies_folder: Option<PathBuf>,
     /// The folder of the ledger; made, 0700, if it isn't there.
     pub state: PathBuf,
     /// The folder of the sockets and the lock; made, 0755, if it isn't there.
@@ -193,6 +195,7 @@ fn enforce_and_serve(
             Some(&folders.runtime),
             places.pins.parent(),
             Some(Path::new(CONFIGURATION)),
+            options.policies_folder.as_deref(),
         ]
         .into_iter()
         .flatten()

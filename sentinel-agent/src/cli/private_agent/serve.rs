@@ -68,6 +68,7 @@ fn try_serve(arguments: &PrivateAgentArguments) -> Result<ExitCode, PrivateAgent
     let runtime = instance_folder(&arguments.runtime, pid);
     make_folder(&runtime, 0o700)?;
     let options = Options {
+        policies_folder: None,
         policies: [(arguments.policy_name.clone(), policy)].into(),
         state,
         runtime: runtime.clone(),
