@@ -231,8 +231,10 @@ fn probe(steps: &[&str]) -> Vec<String> {
 impl Drop for Host {
     fn drop(&mut self) {
         if self.agent.is_none() {
-            // Killed: its next start finds its sessions and ends them; then it stops in good order.
-            let sweep = Command::new(program("sentinel-agent")).arg("--sweep").status();
+            // Killed: what it left still holds its sessions.
+            let sweep = Command::new(program("sentinel-agent"))
+                .args(["--sweep", "--instance", &self.instance])
+                .status();
             assert!(
                 sweep.is_ok_and(|status| status.success()) || std::thread::panicking(),
                 "the sweep failed"

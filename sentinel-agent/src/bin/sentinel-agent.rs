@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sentinel_agent::daemon::{self, Options};
+use sentinel_agent::daemon::{self, Dead, Options};
 
 /// Decides what autonomous agents may do, and has the kernel hold them to it.
 ///
@@ -22,14 +22,14 @@ struct Arguments {
     /// The folder of the sockets
     #[arg(long, value_name = "DIR", default_value = sentinel_agent::cli::private_agent::RUNTIME)]
     runtime: PathBuf,
-    /// The name of this agent among the host's
-    #[arg(long, value_name = "NAME", default_value = "host")]
-    instance: String,
+    /// The name of this agent among the host's [default: host]
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
     /// Stops at the end of standard input too
     #[arg(long)]
     until_stdin_closes: bool,
-    /// Ends what dead agents left (sessions, pins, cgroups), and exits
-    #[arg(long, conflicts_with_all = ["policies", "state", "runtime", "instance", "until_stdin_closes"])]
+    /// Ends what dead agents left (sessions, pins, cgroups), and exits; with --instance what that one left
+    #[arg(long, conflicts_with_all = ["policies", "state", "runtime", "until_stdin_closes"])]
     sweep: bool,
 }
 
@@ -54,7 +54,8 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     if arguments.sweep {
-        return match daemon::sweep() {
+        let dead = arguments.instance.as_deref().map_or(Dead::All, Dead::Named);
+        return match daemon::sweep(dead) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => tell(&error, ExitCode::from(71)),
         };
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
         policies_folder: Some(arguments.policies),
         state,
         runtime,
-        instance,
+        instance: instance.unwrap_or_else(|| "host".to_owned()),
         until_stdin_closes,
     };
     match daemon::run(&options, || {}) {

@@ -158,15 +158,37 @@ impl Lock {
     }
 }
 
+/// Whose leftovers a sweep ends.
+#[derive(Clone, Copy, Debug)]
+pub enum Dead<'name> {
+    /// All dead agents': what an operator orders.
+    All,
+    /// Dead private agents': they never come back, so any agent's start ends what they left. A shared agent's sessions stay, held to
+    /// what the policy lets pass without any action, until that agent is started again.
+    Private,
+    /// This dead agent's.
+    Named(&'name str),
+}
+
+impl Dead<'_> {
+    fn has(self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Private => name.starts_with("private-"),
+            Self::Named(one) => name == one,
+        }
+    }
+}
+
 /// Ends what agents left that are dead: their sessions, pins and cgroups. Those that live are left alone.
 ///
 /// # Errors
 /// Something resists. The others are ended all the same.
-pub fn sweep() -> Result<(), InstanceError> {
-    sweep_in(Path::new(INSTANCES))
+pub fn sweep(dead: Dead<'_>) -> Result<(), InstanceError> {
+    sweep_in(Path::new(INSTANCES), dead)
 }
 
-fn sweep_in(instances: &Path) -> Result<(), InstanceError> {
+fn sweep_in(instances: &Path, dead: Dead<'_>) -> Result<(), InstanceError> {
     let entries = match fs::read_dir(instances) {
         Ok(entries) => entries,
         Err(gone) if gone.kind() == ErrorKind::NotFound => return Ok(()),
@@ -176,7 +198,7 @@ fn sweep_in(instances: &Path) -> Result<(), InstanceError> {
     for entry in entries {
         let entry = entry.map_err(system("list", instances))?;
         let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
+        let Some(name) = name.to_str().filter(|name| dead.has(name)) else { continue };
         match Lock::take(&entry.path()) {
             Ok(mut lock) => match lock.end_what_is_left(name) {
                 Ok(()) => lock.remove(),
@@ -220,11 +242,14 @@ mod tests {
             Instance::take_in(&instances, &name, Path::new("/nonexistent")),
             Err(InstanceError::Taken(_))
         ));
-        sweep_in(&instances).unwrap();
+        sweep_in(&instances, Dead::All).unwrap();
         assert!(instances.join(&name).exists());
         // Dropped without a word, as with a dead agent.
         drop(instance);
-        sweep_in(&instances).unwrap();
+        sweep_in(&instances, Dead::Private).unwrap();
+        sweep_in(&instances, Dead::Named("another")).unwrap();
+        assert!(instances.join(&name).exists(), "it is none of these");
+        sweep_in(&instances, Dead::Named(&name)).unwrap();
         assert!(!instances.exists(), "nothing is left");
     }
 }

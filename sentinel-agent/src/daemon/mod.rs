@@ -27,7 +27,7 @@ use crate::server::{Server, listen_at};
 use crate::watch;
 use instance::{Instance, InstanceError, Lock, make_folder};
 
-pub use instance::sweep;
+pub use instance::{Dead, sweep};
 pub use policies::{LoadedPolicy, PoliciesError, load_folder, read_bounded};
 
 /// The group whose members may operate an agent.
@@ -133,7 +133,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     make_folder(&runtime, 0o755)?;
     let lock = Lock::take(&runtime.join("agent.lock"))?;
     raise_descriptor_limit();
-    if let Err(error) = sweep() {
+    if let Err(error) = sweep(Dead::Private) {
         tracing::error!(%error, "what a dead agent left stays; it is closed");
     }
     let instance = Instance::take(&options.instance, &runtime)?;

@@ -142,7 +142,7 @@ impl Drop for PrivateAgent {
             }
         };
         // One that died without a word has left what held its session. What resists, the next agent meets and tells.
-        if !stopped && daemon::sweep().is_ok() {
+        if !stopped && daemon::sweep(daemon::Dead::Private).is_ok() {
             let _left = fs::remove_dir_all(&self.runtime);
         }
     }

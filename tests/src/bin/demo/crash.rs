@@ -41,7 +41,9 @@ pub(crate) fn killed_agent(page: &Server, never: &Server) -> Vec<Row> {
     let started = host.ledger_of("fetch", "started").first().and_then(|line| line["seq"].as_u64());
     host.kill_agent();
     let killed = Instant::now();
-    wait_until("the door closes", Duration::from_secs(20), || probe.stdout().contains("closed"));
+    wait_until(&format!("the door closes: {}", probe.stdout()), Duration::from_secs(20), || {
+        probe.stdout().contains("closed")
+    });
     let after = killed.elapsed();
     wait_until("the probing ends", PROBING + Duration::from_secs(20), || probe.stdout().contains("over"));
     let stdout = probe.stdout();
