@@ -81,6 +81,11 @@ impl<T> Intake<T> {
         item
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.borrow().order.is_empty()
+    }
+
     /// Waits until something may be there.
     pub async fn filled(&self) {
         self.wake.notified().await;

@@ -3,6 +3,7 @@
 //! Invariant: whatever a peer sends or doesn't, it costs others nothing: one frame's bytes and [`MOST_WAITING`]
 //! messages are kept for it, [`MOST_OUTBOUND_BYTES`] of answers, and what it has to finish has a deadline.
 
+mod patience;
 mod reading;
 
 use std::cell::{Cell, RefCell};
@@ -25,7 +26,7 @@ use crate::enforcer::Mark;
 use crate::intake::{Intake, Lane};
 use crate::peer::{Opener, Sender};
 use crate::watch;
-use reading::Reading;
+use reading::{Progress, Reading};
 
 /// From its start on, a connection has so long to say hello.
 pub const HELLO_TIME: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5_000 });
@@ -256,8 +257,11 @@ pub async fn serve<G>(
         tokio::select! {
             biased;
             ready = connection.socket.readable(), if wants_more => match ready {
-                Ok(mut guard) => if reading.read(&connection, &mut buffer.borrow_mut()).is_drained() {
-                    guard.clear_ready();
+                Ok(mut guard) => match reading.read(&connection, &mut buffer.borrow_mut()) {
+                    Progress::More => {}
+                    // Whoever was just answered gets the processor; but not while others wait for an answer.
+                    Progress::Soon if intake.is_empty() => rustix::thread::sched_yield(),
+                    Progress::Soon | Progress::Drained => guard.clear_ready(),
                 },
                 Err(_runtime_gone) => break,
             },

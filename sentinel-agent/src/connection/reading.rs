@@ -9,6 +9,7 @@ use sentinel_proto::app::RefusalCode;
 use sentinel_proto::{FrameError, FrameReader, VERSION, admin, app};
 use tokio::time::Instant;
 
+use super::patience::Patience;
 use super::{Arrival, Connection, Door, MOST_WAITING, Message, first_lane};
 use crate::clock::since_boot;
 use crate::intake::Intake;
@@ -35,6 +36,7 @@ pub(super) struct Reading {
     has_whole: bool,
     has_greeted: bool,
     most_held: usize,
+    patience: Patience,
 }
 
 /// What a read has come to.
@@ -42,14 +44,10 @@ pub(super) struct Reading {
 pub(super) enum Progress {
     /// There may be more.
     More,
+    /// There is nothing now, but there will be soon.
+    Soon,
     /// There is nothing more for now.
     Drained,
-}
-
-impl Progress {
-    pub(super) fn is_drained(self) -> bool {
-        self == Self::Drained
-    }
 }
 
 impl Reading {
@@ -65,6 +63,7 @@ impl Reading {
             has_whole: false,
             has_greeted: false,
             most_held: 0,
+            patience: Patience::default(),
         }
     }
 
@@ -91,7 +90,7 @@ impl Reading {
             Ok(received) => received,
             Err(ReceiveError::System(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.drained_at = since_boot();
-                return Progress::Drained;
+                return if self.patience.lasts(self.drained_at) { Progress::Soon } else { Progress::Drained };
             }
             Err(ReceiveError::System(error)) if error.kind() == io::ErrorKind::Interrupted => {
                 return Progress::More;
@@ -105,6 +104,7 @@ impl Reading {
                 return Progress::More;
             }
         };
+        self.patience.is_rewarded();
         let Some(sender) = received.sender.filter(|_| received.bytes > 0) else {
             connection.break_off();
             return Progress::Drained;
