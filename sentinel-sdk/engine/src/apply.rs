@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sentinel_proto::Outcome;
 
-use crate::state::{InFlight, Session};
+use crate::budget::Total;
+use crate::state::{ActionTotal, InFlight, Session};
 use crate::{Fact, Now, State};
 
 impl State {
@@ -19,7 +20,9 @@ impl State {
                 }
                 let entry =
                     self.sessions.entry(*session).or_insert_with(|| Session { run: 1, ..Session::default() });
-                entry.name.clone_from(name);
+                if name.is_some() {
+                    entry.name.clone_from(name);
+                }
                 entry.alive = true;
             }
             Fact::SessionEnded { session, .. } => {
@@ -32,7 +35,7 @@ impl State {
             Fact::RunReset { session, run } => {
                 let Some(entry) = self.sessions.get_mut(session) else { return };
                 entry.run = *run;
-                entry.run_total = crate::budget::Total::default();
+                entry.run_total = Total::default();
             }
             Fact::ActionStarted { .. } => self.start(fact, at),
             Fact::ActionDenied { session, .. } => {
@@ -74,7 +77,7 @@ impl State {
         let of_action = entry.actions.entry(action.clone()).or_default();
         of_action.total.reserve(*reserved);
         of_action.count = of_action.count.saturating_add(1);
-        of_action.starts.add(at.elapsed);
+        let slot = of_action.starts.add(at.elapsed);
         entry.in_flight = entry.in_flight.saturating_add(1);
         entry.counters.allowed = entry.counters.allowed.saturating_add(1);
         self.actions.insert(
@@ -88,6 +91,7 @@ impl State {
                 tags: tags.clone(),
                 grants: *grants,
                 started: at.elapsed,
+                slot,
                 deadline: at.elapsed.saturating_add(Duration::from_secs(*max_seconds)),
             },
         );
@@ -106,7 +110,10 @@ impl State {
         of_action.total.settle(ended.reserved, *charged);
         if *outcome == Outcome::Aborted {
             of_action.count = of_action.count.saturating_sub(1);
-            of_action.starts.remove(ended.started);
+            of_action.starts.remove(ended.slot);
+            if *of_action == ActionTotal::default() {
+                entry.actions.remove(&ended.action);
+            }
             entry.counters.allowed = entry.counters.allowed.saturating_sub(1);
         }
     }

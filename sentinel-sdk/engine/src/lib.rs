@@ -14,8 +14,13 @@
     clippy::unwrap_used,
     clippy::wildcard_enum_match_arm
 )]
+#![cfg_attr(
+    test,
+    expect(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "a test fails by panicking")
+)]
 
 mod apply;
+mod begin;
 mod budget;
 mod decide;
 mod effects;
@@ -27,7 +32,8 @@ mod rate;
 mod state;
 mod time;
 
-pub use decide::{MAX_ACTION_NAMES, MAX_IN_FLIGHT, decide};
+pub use begin::{MAX_ACTION_NAMES, MAX_IN_FLIGHT};
+pub use decide::decide;
 pub use effects::effects;
 pub use event::{ActionRequest, Event};
 pub use fact::{Attempt, Effect, Fact, SessionEnding};

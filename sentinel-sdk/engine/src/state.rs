@@ -70,6 +70,8 @@ pub struct InFlight {
     pub grants: GrantSet,
     /// When it started, on the clock of [`crate::Now::elapsed`].
     pub started: Duration,
+    /// As which moment its start counts for rate limits.
+    pub(crate) slot: Duration,
     /// When it expires, on the same clock.
     pub deadline: Duration,
 }
