@@ -111,7 +111,7 @@ fn kill(ctx: &TracePointContext, number: u32, verdict: Verdict, file: File, bits
     let failed = unsafe { bpf_send_signal(SIGKILL) } != 0;
     // A signal that could not be sent is an image that runs: it must not go unseen.
     let verdict = if failed { Verdict::Failed } else { verdict };
-    report(ctx, number, verdict, if failed { 1 } else { 0 }, file, bits, open);
+    report(ctx, number, verdict, u32::from(failed), file, bits, open);
     0
 }
 

@@ -42,8 +42,8 @@ pub fn task_newtask(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn kill(session: u32) -> u32 {
     // SAFETY: takes a number. The child is in the session's cgroup, and so has the baseline at most, for as long as it outlives this.
-    unsafe { bpf_send_signal(SIGKILL) };
-    report_fork(session, Verdict::Failed);
+    let failed = unsafe { bpf_send_signal(SIGKILL) } != 0;
+    report_fork(session, Verdict::Failed, u32::from(failed));
     0
 }
 

@@ -3,8 +3,9 @@
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
-use sentinel_ebpf_common::record::Record;
 use sentinel_ebpf_common::{Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark};
+
+use crate::report::{WINDOWS, Window};
 
 /// Session → what holds for it. Written by the agent, read by every hook. Full: no further session starts.
 #[map]
@@ -47,14 +48,10 @@ pub(crate) static SOCKETS: SkStorage<SocketMark> = SkStorage::new();
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
 
-/// Session → how many records it has made in the current second. Full: its records are counted as throttled.
+/// Session modulo `WINDOWS` → how many records it has made in the current second. Written and read by the hooks alone. It has room for each slot.
 #[map]
-pub(crate) static THROTTLE: HashMap<u32, crate::report::Window> = HashMap::with_max_entries(4_096, 0);
+pub(crate) static THROTTLE: HashMap<u32, Window> = HashMap::with_max_entries(WINDOWS, 0);
 
 /// Lost records: 0 for a full ring buffer, 1 for a throttled session. Written by the hooks, read by the agent.
 #[map]
 pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
-
-/// Where a record is put together: it is too large for the stack of a program.
-#[map]
-pub(crate) static SCRATCH: PerCpuArray<Record> = PerCpuArray::with_max_entries(1, 0);

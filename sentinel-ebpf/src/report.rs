@@ -1,18 +1,21 @@
 //! Tells the agent what was refused. Evidence only: a record that is lost is counted, and changes no verdict.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_ringbuf_output};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::programs::TracePointContext;
 use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_FORK, PATH_BYTES, Record};
 use sentinel_ebpf_common::verdict::Verdict;
 
-use crate::maps::{DROPS, RECORDS, SCRATCH, THROTTLE};
+use crate::maps::{DROPS, RECORDS, THROTTLE};
 use crate::offsets;
 use crate::session::now;
 
 /// Records that a session can make in a second; the rest is counted.
 const RECORDS_A_SECOND: u64 = 256;
 const SECOND: u64 = 1_000_000_000;
+/// Slots of `THROTTLE`, by session modulo this: as many as sessions can be at once, and reused by later ones, so that it never fills.
+pub(crate) const WINDOWS: u32 = 4_096;
 
 const DROP_RING_FULL: u32 = 0;
 const DROP_THROTTLED: u32 = 1;
@@ -46,7 +49,8 @@ pub(crate) struct Executed {
 
 #[inline(never)]
 pub(crate) fn report_network(session: u32, verdict: Verdict, audited: u32, network: &Network) {
-    let Some(record) = begin(session, verdict, audited) else { return };
+    let Some(mut entry) = begin(session, verdict, audited) else { return };
+    let record = filled(&mut entry);
     record.operation = network.operation;
     record.address = network.address;
     record.port = network.port;
@@ -54,7 +58,7 @@ pub(crate) fn report_network(session: u32, verdict: Verdict, audited: u32, netwo
     record.family = network.family;
     record.rule_bits = network.rule_bits;
     record.open_bits = network.open_bits;
-    submit(record);
+    entry.submit(0);
 }
 
 #[inline(always)]
@@ -65,7 +69,8 @@ pub(crate) fn report_exec(
     audited: u32,
     executed: &Executed,
 ) {
-    let Some(record) = begin(session, verdict, audited) else { return };
+    let Some(mut entry) = begin(session, verdict, audited) else { return };
+    let record = filled(&mut entry);
     record.operation = OPERATION_EXEC;
     record.dev = executed.dev;
     record.ino = executed.ino;
@@ -80,70 +85,65 @@ pub(crate) fn report_exec(
             bpf_probe_read_kernel_str(record.path.as_mut_ptr().cast(), PATH_BYTES as u32, text as *const _)
         };
     }
-    submit(record);
+    entry.submit(0);
 }
 
 #[inline(always)]
-pub(crate) fn report_fork(session: u32, verdict: Verdict) {
-    let Some(record) = begin(session, verdict, 0) else { return };
-    record.operation = OPERATION_FORK;
-    submit(record);
+pub(crate) fn report_fork(session: u32, verdict: Verdict, audited: u32) {
+    let Some(mut entry) = begin(session, verdict, audited) else { return };
+    filled(&mut entry).operation = OPERATION_FORK;
+    entry.submit(0);
 }
 
-/// A record with who and when in it; none where the session has made too many.
+/// A record in the ring buffer with who and when in it, and nothing else; none where the session has made too many, or the buffer is full.
 #[inline(always)]
-fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<&'static mut Record> {
+fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Record>> {
     let now = now();
     if is_throttled(session, now) {
         count_drop(DROP_THROTTLED);
         return None;
     }
-    let Some(record) = SCRATCH.get_ptr_mut(0) else {
+    let Some(mut entry) = RECORDS.reserve::<Record>(0) else {
         count_drop(DROP_RING_FULL);
         return None;
     };
-    // SAFETY: this CPU's own slot, used by this program run alone until it is submitted.
-    let record = unsafe { &mut *record };
     let pid_tgid = bpf_get_current_pid_tgid();
-    record.at = now;
-    record.operation = 0;
-    record.verdict = verdict as u32;
-    record.session = session;
-    record.audited = audited;
-    record.tgid = (pid_tgid >> 32) as u32;
-    record.tid = pid_tgid as u32;
-    record.comm = bpf_get_current_comm().unwrap_or_default();
-    record.address = [0; 16];
-    record.port = 0;
-    record.protocol = 0;
-    record.family = 0;
-    record.dev = 0;
-    record.ino = 0;
-    record.rule_bits = 0;
-    record.open_bits = 0;
-    record.path[0] = 0;
-    Some(record)
+    // Member by member, and the path to its end: what was in the buffer before is another session's.
+    let record = entry.as_mut_ptr();
+    // SAFETY: the entry is this program run's own and as large as a record.
+    unsafe {
+        (*record).at = now;
+        (*record).operation = 0;
+        (*record).verdict = verdict as u32;
+        (*record).session = session;
+        (*record).audited = audited;
+        (*record).tgid = (pid_tgid >> 32) as u32;
+        (*record).tid = pid_tgid as u32;
+        (*record).comm = bpf_get_current_comm().unwrap_or_default();
+        (*record).address = [0; 16];
+        (*record).port = 0;
+        (*record).protocol = 0;
+        (*record).family = 0;
+        (*record).dev = 0;
+        (*record).ino = 0;
+        (*record).rule_bits = 0;
+        (*record).open_bits = 0;
+        (*record).path = [0; PATH_BYTES];
+    }
+    Some(entry)
 }
 
+/// The record in an entry that [`begin`] gave.
 #[inline(always)]
-fn submit(record: &mut Record) {
-    // SAFETY: the record is whole, and the helper copies it.
-    let result = unsafe {
-        bpf_ringbuf_output(
-            (&raw const RECORDS).cast_mut().cast(),
-            (record as *mut Record).cast(),
-            core::mem::size_of::<Record>() as u64,
-            0,
-        )
-    };
-    if result != 0 {
-        count_drop(DROP_RING_FULL);
-    }
+fn filled(entry: &mut RingBufEntry<Record>) -> &mut Record {
+    // SAFETY: `begin` wrote every member.
+    unsafe { entry.assume_init_mut() }
 }
 
 #[inline(always)]
 fn is_throttled(session: u32, now: u64) -> bool {
-    match THROTTLE.get_ptr_mut(&session) {
+    let slot = session % WINDOWS;
+    match THROTTLE.get_ptr_mut(&slot) {
         Some(window) => {
             // SAFETY: the map's own memory. Two CPUs may count over each other: the limit is approximate.
             let window = unsafe { &mut *window };
@@ -154,7 +154,7 @@ fn is_throttled(session: u32, now: u64) -> bool {
             window.count += 1;
             window.count > RECORDS_A_SECOND
         }
-        None => THROTTLE.insert(&session, &Window { started: now, count: 1 }, 0).is_err(),
+        None => THROTTLE.insert(&slot, &Window { started: now, count: 1 }, 0).is_err(),
     }
 }
 

@@ -15,6 +15,9 @@ pub(crate) const REFUSE: i32 = 0;
 /// What it answers to let pass.
 pub(crate) const PASS: i32 = 1;
 
+pub(crate) const TCP: u32 = 6;
+pub(crate) const UDP: u32 = 17;
+
 /// Which hook asks.
 #[derive(Clone, Copy)]
 pub(crate) enum Operation {
@@ -29,7 +32,7 @@ pub(crate) struct Target {
     pub(crate) address: [u8; 16],
     /// Host byte order.
     pub(crate) port: u16,
-    /// 6 or 17; any other is refused.
+    /// `TCP` or `UDP`; any other is refused.
     pub(crate) protocol: u32,
 }
 
@@ -48,7 +51,7 @@ pub(crate) fn decide(ctx: &SockAddrContext, operation: Operation, target: &Targe
         refuse(operation, target, mark.session, Verdict::NoSession, 0, 0);
         return REFUSE;
     };
-    if target.protocol != 6 && target.protocol != 17 {
+    if target.protocol != TCP && target.protocol != UDP {
         return refuse_or_audit(operation, target, mark.session, &of_session, Verdict::Surface, 0, 0);
     }
 

@@ -12,13 +12,11 @@ use sentinel_ebpf_common::verdict::Verdict;
 
 use crate::maps::SOCKETS;
 use crate::report::{Network, report_network};
-use crate::rules::{PASS, REFUSE};
+use crate::rules::{PASS, REFUSE, TCP, UDP};
 use crate::session::{current_mark, session, session_of_cgroup};
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
 
 #[cgroup_sock(sock_create)]
 pub fn socket_create(ctx: SockContext) -> i32 {
@@ -38,8 +36,7 @@ pub fn socket_create(ctx: SockContext) -> i32 {
     let Some(of_session) = session(number) else {
         return refuse(number, Verdict::NoSession, family, kind, protocol);
     };
-    let known =
-        (kind == SOCK_STREAM && protocol == IPPROTO_TCP) || (kind == SOCK_DGRAM && protocol == IPPROTO_UDP);
+    let known = (kind == SOCK_STREAM && protocol == TCP) || (kind == SOCK_DGRAM && protocol == UDP);
     if !known {
         // Not even where the policy only audits: such a socket's packets would be judged by no other hook.
         return refuse(number, Verdict::Surface, family, kind, protocol);
