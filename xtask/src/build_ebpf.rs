@@ -12,6 +12,17 @@ use crate::toolchain::{self, Compiler};
 
 include!("sources.rs");
 
+/// What would make the inner build use the pinned toolchain, or put its result elsewhere.
+const FOR_THE_OUTER_CARGO: &[&str] = &[
+    "CARGO",
+    "CARGO_BUILD_TARGET",
+    "CARGO_TARGET_DIR",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
+    "RUSTFLAGS",
+    "RUSTUP_TOOLCHAIN",
+];
+
 /// Builds the object where it is missing or stale.
 ///
 /// # Errors
@@ -31,7 +42,7 @@ pub(crate) fn build_ebpf(root: &Path) -> anyhow::Result<()> {
     let mut command = match compiler {
         Compiler::Nightly => {
             let mut command = Command::new("cargo");
-            command.arg("+nightly");
+            command.arg("+nightly").env_remove("RUSTC");
             command
         }
         Compiler::Debian => {
@@ -41,7 +52,7 @@ pub(crate) fn build_ebpf(root: &Path) -> anyhow::Result<()> {
         }
     };
     // What the outer cargo sets for the pinned toolchain is not for this one.
-    for variable in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC_WRAPPER", "RUSTFLAGS", "CARGO_TARGET_DIR"] {
+    for variable in FOR_THE_OUTER_CARGO {
         command.env_remove(variable);
     }
     let flags =

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 
 use crate::command::{output, run};
-use crate::toolchain::{self, BPF_LINKER_VERSION, DEBIAN_PACKAGES, LLVM_PREFIX};
+use crate::toolchain::{self, BPF_LINKER_VERSION, DEBIAN_COMPILER, DEBIAN_LLVM, LLVM_PREFIX};
 
 /// A program that tests or builds call, the package that has it, and what for.
 const PROGRAMS: &[(&str, &str, &str)] = &[
@@ -27,9 +27,11 @@ pub(crate) fn setup(root: &Path) -> anyhow::Result<()> {
         packages.push(("python3", "the demo's rogue script and the ledger's verifier"));
     }
     if toolchain::compiler().is_none() {
-        packages.extend(DEBIAN_PACKAGES.iter().map(|package| (*package, "compiles the eBPF object")));
-    } else if toolchain::linker().is_none() && !Path::new(LLVM_PREFIX).exists() {
-        packages.push(("llvm-22-dev", "the LLVM that bpf-linker is built against"));
+        packages.extend(DEBIAN_COMPILER.iter().map(|package| (*package, "compiles the eBPF object")));
+    }
+    let (llvm, library) = DEBIAN_LLVM;
+    if toolchain::linker().is_none() && !Path::new(library).exists() {
+        packages.push((llvm, "the LLVM that bpf-linker is built against"));
     }
     install_packages(root, &packages)?;
     if toolchain::linker().is_none() {
@@ -64,7 +66,8 @@ fn install_packages(root: &Path, packages: &[(&str, &str)]) -> anyhow::Result<()
         );
     }
     run(root, "apt-get", &["update", "--quiet"])?;
-    let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
+    // Debian's `rustc-web` replaces its `rustc`: what is installed here is not ours to remove.
+    let install = ["install", "--yes", "--quiet", "--no-install-recommends", "--no-remove"];
     let status = Command::new("apt-get")
         .args(install)
         .args(&names)
@@ -84,15 +87,15 @@ fn install_linker(root: &Path) -> anyhow::Result<()> {
         "setup: builds bpf-linker {BPF_LINKER_VERSION} into `{}`, once (about two minutes)",
         to.display()
     );
-    let mut command = Command::new("cargo");
-    command
-        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--force", "--root"])
-        .arg(&to);
-    if Path::new(LLVM_PREFIX).exists() {
-        command.args(["--no-default-features", "--features", "llvm-22"]).env("LLVM_PREFIX", LLVM_PREFIX);
-    }
-    let status =
-        command.current_dir(root).stdin(Stdio::null()).status().context("`cargo` can't be started")?;
+    let status = Command::new("cargo")
+        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--force"])
+        .args(["--no-default-features", "--features", "llvm-22", "--root"])
+        .arg(&to)
+        .env("LLVM_PREFIX", LLVM_PREFIX)
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .status()
+        .context("`cargo` can't be started")?;
     if !status.success() || toolchain::linker().is_none() {
         bail!("bpf-linker could not be built; what cargo says above is the cause");
     }

@@ -8,8 +8,15 @@ use std::process::{Command, Stdio};
 /// The version of bpf-linker that is known to work, as cargo takes it.
 pub(crate) const BPF_LINKER_VERSION: &str = "^0.13";
 
-/// Debian's packages for the second way.
-pub(crate) const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev"];
+/// The LLVM that bpf-linker is built against. A compiler of a newer one writes what the linker can't read.
+const LLVM_MAJOR: u32 = 22;
+
+/// Debian's packages of the compiler of the second way.
+pub(crate) const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
+
+/// Debian's package with the LLVM that bpf-linker is built against, and a file that only this package has. It takes no C++ compiler and none of
+/// LLVM's own dependencies, for it is linked with the shared library.
+pub(crate) const DEBIAN_LLVM: (&str, &str) = ("llvm-22-dev", "/usr/lib/llvm-22/lib/libLLVM.so");
 
 /// Where Debian's LLVM is.
 pub(crate) const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
@@ -17,7 +24,7 @@ pub(crate) const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 /// A compiler.
 #[derive(Debug)]
 pub(crate) enum Compiler {
-    /// rustup's nightly, which has `rust-src`.
+    /// rustup's nightly, which has `rust-src` and is of the linker's LLVM.
     Nightly,
     /// Debian's /usr/bin/rustc and /usr/bin/cargo.
     Debian,
@@ -25,7 +32,7 @@ pub(crate) enum Compiler {
 
 /// The compiler that is installed; none where neither is.
 pub(crate) fn compiler() -> Option<Compiler> {
-    if nightly_has_source() {
+    if nightly_can_build() {
         return Some(Compiler::Nightly);
     }
     let source = Path::new("/usr/lib/rustlib/src/rust/library/core/src/lib.rs");
@@ -34,14 +41,28 @@ pub(crate) fn compiler() -> Option<Compiler> {
     debian.then_some(Compiler::Debian)
 }
 
-fn nightly_has_source() -> bool {
-    let sysroot =
-        Command::new("rustc").args(["+nightly", "--print", "sysroot"]).stderr(Stdio::null()).output();
-    sysroot.is_ok_and(|output| {
-        let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success()
-            && Path::new(&sysroot).join("lib/rustlib/src/rust/library/core/src/lib.rs").exists()
-    })
+fn nightly_can_build() -> bool {
+    let told = |arguments: &[&str]| {
+        // Asking must not install it.
+        let asked = Command::new("rustc")
+            .arg("+nightly")
+            .args(arguments)
+            .env("RUSTUP_AUTO_INSTALL", "0")
+            .stderr(Stdio::null())
+            .output()
+            .ok()?;
+        asked.status.success().then(|| String::from_utf8_lossy(&asked.stdout).trim().to_owned())
+    };
+    let (Some(sysroot), Some(version)) = (told(&["--print", "sysroot"]), told(&["-vV"])) else {
+        return false;
+    };
+    Path::new(&sysroot).join("lib/rustlib/src/rust/library/core/src/lib.rs").exists()
+        && llvm_major(&version).is_some_and(|major| major <= LLVM_MAJOR)
+}
+
+/// The LLVM of a compiler, from what `rustc -vV` prints.
+fn llvm_major(version: &str) -> Option<u32> {
+    version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.split('.').next()?.parse().ok()
 }
 
 /// Where we keep a bpf-linker of our own: outside the target folder, so that a clean build finds it again.
@@ -56,4 +77,18 @@ pub(crate) fn linker() -> Option<PathBuf> {
     let own = linker_root().join("bin/bpf-linker");
     let runs = Command::new(&own).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     runs.is_ok_and(|status| status.success()).then_some(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_tells_which_llvm_it_has() {
+        assert_eq!(
+            llvm_major("rustc 1.97.0-nightly\nrelease: 1.97.0-nightly\nLLVM version: 22.1.4\n"),
+            Some(22)
+        );
+        assert_eq!(llvm_major("rustc 1.97.0-nightly\n"), None);
+    }
 }
