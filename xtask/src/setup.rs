@@ -16,6 +16,20 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("setsid", "util-linux", "keeps the clean-up after a killed test run alive"),
 ];
 
+/// What cargo is asked to install; behind it goes the folder.
+const INSTALL_LINKER: &[&str] = &[
+    "install",
+    "bpf-linker",
+    "--version",
+    BPF_LINKER_VERSION,
+    "--locked",
+    "--force",
+    "--no-default-features",
+    "--features",
+    "llvm-22",
+    "--root",
+];
+
 pub(crate) fn setup(root: &Path) -> anyhow::Result<()> {
     let mut packages: Vec<(&str, &str)> = PROGRAMS
         .iter()
@@ -59,9 +73,10 @@ fn install_packages(root: &Path, packages: &[(&str, &str)]) -> anyhow::Result<()
     if !is_on_path("apt-get") || !as_root {
         bail!(
             "these have to be installed first, which this task does only as root on Debian:\n  apt-get install {}\n\
-             elsewhere: a nightly Rust with rust-src, and bpf-linker {BPF_LINKER_VERSION} built against the same LLVM as \
-             {}/bin/bpf-linker; then the programs above from your distribution",
+             elsewhere: the same programs from your distribution, LLVM 22 with its headers, a nightly Rust with rust-src whose \
+             `rustc -vV` says LLVM 22 or older, then\n  LLVM_PREFIX=<folder of LLVM 22> cargo {} {}",
             names.join(" "),
+            INSTALL_LINKER.join(" "),
             toolchain::linker_root().display()
         );
     }
@@ -88,8 +103,7 @@ fn install_linker(root: &Path) -> anyhow::Result<()> {
         to.display()
     );
     let status = Command::new("cargo")
-        .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--force"])
-        .args(["--no-default-features", "--features", "llvm-22", "--root"])
+        .args(INSTALL_LINKER)
         .arg(&to)
         .env("LLVM_PREFIX", LLVM_PREFIX)
         .current_dir(root)

@@ -68,7 +68,9 @@ fn llvm_major(version: &str) -> Option<u32> {
 /// Where we keep a bpf-linker of our own: outside the target folder, so that a clean build finds it again.
 pub(crate) fn linker_root() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+    // An empty or relative one counts as unset: so its specification.
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|cache| cache.is_absolute());
+    let cache = cache.unwrap_or_else(|| home.join(".cache"));
     cache.join("sentinel/bpf-linker")
 }
 
