@@ -17,7 +17,7 @@ impl Ids {
     ///
     /// # Errors
     /// The kernel has no random bytes.
-    pub fn next(&mut self) -> std::io::Result<ActionId> {
+    pub fn make(&mut self) -> std::io::Result<ActionId> {
         if self.bytes.is_empty() {
             let mut bytes = vec![0; ID_BYTES * IDS_AT_ONCE];
             let mut rest = bytes.as_mut_slice();
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn ids_are_random_uuids_and_all_different() {
         let mut ids = Ids::default();
-        let many: BTreeSet<ActionId> = (0..1_000).map(|_| ids.next().unwrap()).collect();
+        let many: BTreeSet<ActionId> = (0..1_000).map(|_| ids.make().unwrap()).collect();
         assert_eq!(many.len(), 1_000);
         assert!(many.iter().all(|id| id.0.get_version_num() == 4));
     }

@@ -274,7 +274,7 @@ pub async fn serve<G>(
                 Err(_runtime_gone) => break,
             },
             () = connection.changed.notified() => {}
-            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+            () = until(due), if due.is_some() => {
                 if is_closing {
                     break;
                 }
@@ -294,6 +294,14 @@ pub async fn serve<G>(
         (None, door) => first_lane(door),
     };
     intake.push(lane, Arrival::Closed(connection));
+}
+
+/// Waits until it is due.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The lane of a hello.

@@ -112,7 +112,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             let cause = format!("{} tags; at most {MAX_TAGS} are allowed", begin.tags.len());
             return denied(request, Denial { reason: Reason::InvalidRequest { cause }, rule: None });
         }
-        let action_id = match self.ids.next() {
+        let action_id = match self.ids.make() {
             Ok(id) => id,
             Err(error) => {
                 let cause = format!("no id for the action: {error}");

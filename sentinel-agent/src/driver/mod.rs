@@ -191,8 +191,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                 wakes_at = next;
                 timer.as_mut().reset(next);
             }
+            // In no fixed order: none of these, however often it is ready, keeps another from being seen.
             tokio::select! {
-                biased;
                 () = &mut stop, if stops_by.is_none() => {
                     tracing::info!(sessions = self.sessions.len(), "stopping");
                     stops_by = Some(Instant::now() + STOP_TIME);

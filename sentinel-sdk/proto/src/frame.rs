@@ -11,6 +11,9 @@ pub const MAX_FRAME_BYTES: usize = 1024 * 1024;
 
 const LENGTH_BYTES: usize = 4;
 
+/// Room for a message of ordinary length, so that most are written without growing.
+const ORDINARY_BYTES: usize = 256;
+
 /// Why bytes are no frame, or a frame no message.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -33,7 +36,8 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError::TooLong`] and [`FrameError::Unwritable`].
 pub fn encode_frame<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
-    let mut bytes = vec![0; LENGTH_BYTES];
+    let mut bytes = Vec::with_capacity(ORDINARY_BYTES);
+    bytes.extend([0; LENGTH_BYTES]);
     serde_json::to_writer(&mut bytes, message).map_err(FrameError::Unwritable)?;
     let length = bytes.len().saturating_sub(LENGTH_BYTES);
     if length > MAX_FRAME_BYTES {
