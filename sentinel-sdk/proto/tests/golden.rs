@@ -57,12 +57,65 @@ fn kernel_denial() -> KernelDenial {
     }
 }
 
-fn refused() -> Refused {
-    Refused {
-        request: None,
-        code: RefusalCode::Version,
-        message: "version 2 is not spoken here; 1 is".to_owned(),
-    }
+/// Each way in which a message can't be taken.
+fn refusals() -> [(&'static str, Refused); 6] {
+    let refused = |request, code, message: &str| Refused { request, code, message: message.to_owned() };
+    [
+        (
+            "version",
+            refused(None, RefusalCode::Version, "version 2 of the protocol isn't spoken here; say 1"),
+        ),
+        ("malformed", refused(None, RefusalCode::Malformed, "a second hello; say it once")),
+        ("identity", refused(Some(1), RefusalCode::Identity, "process 42 is in no session")),
+        (
+            "busy",
+            refused(None, RefusalCode::Busy, "the session has 128 connections; close some, or share one"),
+        ),
+        ("not-found", refused(Some(4), RefusalCode::NotFound, "no session 3")),
+        ("failed", refused(Some(5), RefusalCode::Failed, "the ledger can't be written")),
+    ]
+}
+
+/// The rule of the policy that decided, and its line.
+type Rule = Option<(&'static str, u32)>;
+
+/// Each reason for a denial.
+fn reasons() -> Vec<(&'static str, Reason, Rule)> {
+    let budget = |budget, spent, limit| Reason::BudgetExceeded {
+        budget,
+        spent: dollars(spent),
+        limit: dollars(limit),
+    };
+    let rate =
+        |max_count, retry_after_ms| Reason::RateLimited { max_count, window_seconds: 60, retry_after_ms };
+    let allowed = vec![ActionName::new("search_web").unwrap(), ActionName::new("поиск").unwrap()];
+    vec![
+        ("denied-action", Reason::DeniedAction, Some(("denied_actions", 7))),
+        ("not-in-allowlist", Reason::NotInAllowlist { allowed }, Some(("allowed_actions", 8))),
+        ("rate-limited", rate(10, Some(1_500)), Some(("rate_limits.search_web", 9))),
+        ("rate-limited-for-ever", rate(0, None), Some(("rate_limits.search_web", 9))),
+        ("budget-exceeded", budget(BudgetScope::Session, "5.01", "5"), Some(("budgets.session", 2))),
+        ("budget-exceeded-run", budget(BudgetScope::Run, "1.000000001", "1"), Some(("budgets.run", 3))),
+        (
+            "budget-exceeded-action",
+            budget(BudgetScope::Action, "0.6", "0.5"),
+            Some(("budgets.actions.search_web", 5)),
+        ),
+        (
+            "quota-exceeded",
+            Reason::QuotaExceeded { quota: "actions in flight".to_owned(), limit: 1024 },
+            None,
+        ),
+        ("session-ended", Reason::SessionEnded, None),
+        (
+            "ledger-unavailable",
+            Reason::LedgerUnavailable { cause: "no space left on device".to_owned() },
+            None,
+        ),
+        ("enforcement-failed", Reason::EnforcementFailed { cause: "map `SCOPES` is full".to_owned() }, None),
+        ("agent-unavailable", Reason::AgentUnavailable { cause: "no answer within 5 s".to_owned() }, None),
+        ("invalid-request", Reason::InvalidRequest { cause: "33 tags".to_owned() }, None),
+    ]
 }
 
 #[test]
@@ -88,8 +141,14 @@ fn an_applications_requests() {
     check("request-end", &Request::End(end.clone()));
     check(
         "request-end-one-way",
-        &Request::End(End { request: None, cost_usd: Some(dollars("0.02")), ..end }),
+        &Request::End(End { request: None, cost_usd: Some(dollars("0.02")), ..end.clone() }),
     );
+    for (name, outcome) in
+        [("error", Outcome::Error), ("panicked", Outcome::Panicked), ("cancelled", Outcome::Cancelled)]
+    {
+        let outputs = Payload::of("ValueError: no such page").unwrap();
+        check(&format!("request-end-{name}"), &Request::End(End { outcome, outputs, ..end.clone() }));
+    }
     check("request-denials", &Request::Denials(Denials { request: 3, within_ms: 10_000 }));
     check("request-totals", &Request::Totals(Ask { request: 4 }));
     check("request-reset-run", &Request::ResetRun(Ask { request: 5 }));
@@ -116,49 +175,29 @@ fn the_agents_replies_to_an_application() {
         denial: None,
     };
     check("reply-allow", &Reply::Decision(Box::new(allow.clone())));
-    let rule = Some(RulePlace { rule: "budgets.session".to_owned(), line: 2 });
-    let reasons = [
-        ("denied-action", Reason::DeniedAction),
-        (
-            "not-in-allowlist",
-            Reason::NotInAllowlist { allowed: vec![ActionName::new("search_web").unwrap()] },
-        ),
-        (
-            "rate-limited",
-            Reason::RateLimited { max_count: 10, window_seconds: 60, retry_after_ms: Some(1_500) },
-        ),
-        (
-            "budget-exceeded",
-            Reason::BudgetExceeded {
-                budget: BudgetScope::Session,
-                spent: dollars("5.01"),
-                limit: dollars("5"),
-            },
-        ),
-        ("quota-exceeded", Reason::QuotaExceeded { quota: "actions in flight".to_owned(), limit: 1024 }),
-        ("session-ended", Reason::SessionEnded),
-        ("ledger-unavailable", Reason::LedgerUnavailable { cause: "no space left on device".to_owned() }),
-        ("enforcement-failed", Reason::EnforcementFailed { cause: "map `SCOPES` is full".to_owned() }),
-        ("agent-unavailable", Reason::AgentUnavailable { cause: "no answer within 5 s".to_owned() }),
-        ("invalid-request", Reason::InvalidRequest { cause: "33 tags".to_owned() }),
-    ];
-    for (name, reason) in reasons {
+    for (name, reason, rule) in reasons() {
         assert_eq!(
             serde_json::to_value(&reason).unwrap()["code"],
             reason.code(),
             "the code is one and the same"
         );
+        let rule = rule.map(|(rule, line)| RulePlace { rule: rule.to_owned(), line });
         let deny = Answer {
             decision: Decision::Deny,
             action_id: None,
             acknowledge_end: false,
             max_seconds: None,
-            denial: Some(Denial { reason, rule: rule.clone() }),
+            denial: Some(Denial { reason, rule }),
             ..allow.clone()
         };
         check(&format!("reply-deny-{name}"), &Reply::Decision(Box::new(deny)));
     }
+    check(
+        "reply-allow-one-way",
+        &Reply::Decision(Box::new(Answer { acknowledge_end: false, ..allow.clone() })),
+    );
     check("reply-ended", &Reply::Ended(Ended { request: 2, settled: true }));
+    check("reply-ended-too-late", &Reply::Ended(Ended { request: 2, settled: false }));
     check("reply-denials", &Reply::Denials(DenialList { request: 3, denials: vec![kernel_denial()] }));
     check(
         "reply-totals",
@@ -170,7 +209,9 @@ fn the_agents_replies_to_an_application() {
             run_limit_usd: None,
         }),
     );
-    check("reply-refused", &Reply::Refused(refused()));
+    for (name, refused) in refusals() {
+        check(&format!("reply-refused-{name}"), &Reply::Refused(refused));
+    }
 }
 
 #[test]
@@ -239,7 +280,27 @@ fn the_agents_replies_to_an_operator() {
             sessions: vec![session],
         })),
     );
-    check("admin-reply-refused", &admin::Reply::Refused(refused()));
+    let [(_, refused), ..] = refusals();
+    check("admin-reply-refused", &admin::Reply::Refused(refused));
+}
+
+#[test]
+fn the_word_of_each_outcome_is_one_and_the_same() {
+    for outcome in [
+        Outcome::Started,
+        Outcome::Success,
+        Outcome::Error,
+        Outcome::Panicked,
+        Outcome::Cancelled,
+        Outcome::Expired,
+        Outcome::Abandoned,
+        Outcome::Interrupted,
+        Outcome::Aborted,
+        Outcome::Blocked,
+        Outcome::Recorded,
+    ] {
+        assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
+    }
 }
 
 #[test]
@@ -251,6 +312,8 @@ fn what_the_protocol_does_not_know_is_refused() {
         r#"{"begin":{"request":1,"action":"a","cost_usd":-1}}"#,
         r#"{"begin":{"request":1,"action":"a","cost_usd":1e999}}"#,
         r#"{"begin":{"request":-1,"action":"a"}}"#,
+        r#"{"begin":{"request":1,"request":1,"action":"a"}}"#,
+        r#"{"hello":{"version":1,"client":"a"},"totals":{"request":1}}"#,
         r#"{"start":{}}"#,
         r#"["begin"]"#,
         "{}",
