@@ -10,6 +10,10 @@ use crate::begin::{begin, floor};
 use crate::state::InFlight;
 use crate::{Event, Fact, Now, Policy, SessionEnding, State};
 
+/// Of a longer command only the beginning is recorded.
+const MOST_COMMAND_BYTES: usize = 8 * 1024;
+const QUOTES_AND_COMMA: usize = 3;
+
 impl Event {
     /// The session whose policy decides on this event; none where it concerns no session or many.
     #[must_use]
@@ -57,7 +61,7 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
                 name: name.clone(),
                 policy: policy.clone(),
                 policy_sha256: policy_sha256.clone(),
-                command: command.clone(),
+                command: bounded(command),
                 uid: *uid,
                 tier: tier.clone(),
             }]
@@ -109,6 +113,25 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
         }
         Event::RecordsDropped { count } => vec![Fact::RecordsDropped { count: *count }],
     }
+}
+
+/// As much of a command as a ledger line has room for, whatever has to be escaped in it.
+fn bounded(command: &[String]) -> Vec<String> {
+    let mut left = MOST_COMMAND_BYTES;
+    let mut words = Vec::new();
+    for word in command {
+        let end = word.floor_char_boundary(left);
+        left = left.saturating_sub(end.saturating_add(QUOTES_AND_COMMA));
+        match word.get(..end) {
+            Some(whole) if whole == word => words.push(whole.to_owned()),
+            Some(beginning) => words.push(format!("{beginning}…")),
+            None => {}
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    words
 }
 
 fn end_sessions(state: &State, ending: &SessionEnding) -> impl Iterator<Item = Fact> {

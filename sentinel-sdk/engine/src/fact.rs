@@ -29,7 +29,7 @@ pub enum Fact {
         policy: String,
         /// The SHA-256 of its policy's text.
         policy_sha256: String,
-        /// What is run.
+        /// What is run; of a very long command its beginning.
         command: Vec<String>,
         /// As which uid.
         uid: u32,

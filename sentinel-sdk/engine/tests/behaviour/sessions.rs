@@ -1,7 +1,7 @@
 //! Sessions: their beginnings, names, ends and quotas.
 
 use sentinel_engine::{Attempt, Event, Fact, MAX_ACTION_NAMES, MAX_IN_FLIGHT};
-use sentinel_proto::{Outcome, SessionId, SessionName};
+use sentinel_proto::{MAX_PAYLOAD_BYTES, Outcome, Payload, SessionId, SessionName};
 
 use crate::world::{Rules, SESSION, World, seconds};
 
@@ -14,7 +14,7 @@ fn with_daily(rules: &Rules, cost: &str) -> World {
     let mut request = world.request("act", cost);
     request.session = DAILY;
     let action_id = world.ask(request).unwrap();
-    let outputs = sentinel_proto::Payload::null();
+    let outputs = Payload::null();
     world.step(Event::End { action_id, session: DAILY, outcome: Outcome::Success, cost: None, outputs });
     world
 }
@@ -81,6 +81,45 @@ fn what_is_in_flight_is_abandoned_before_its_session_ends() {
         "{facts:?}"
     );
     assert_eq!(world.end_session(SESSION), [], "a session ends once");
+}
+
+#[test]
+fn of_a_very_long_command_the_beginning_is_recorded() {
+    let nasty = "\u{7}ü".repeat(100_000);
+    let many = vec![String::new(); 100_000];
+    for command in [vec!["sh".to_owned(), "-c".to_owned(), nasty], many] {
+        let mut world = World::new(&Rules::none());
+        let event = Event::SessionStart {
+            session: DAILY,
+            name: None,
+            policy: "test".to_owned(),
+            policy_sha256: "00".to_owned(),
+            command: command.clone(),
+            uid: 1000,
+            tier: "kill".to_owned(),
+        };
+        let [Fact::SessionStarted { command: recorded, .. }] = &world.step(event)[..] else {
+            panic!("it doesn't start");
+        };
+        assert_eq!(recorded[0], command[0]);
+        assert!(
+            Payload::of(recorded).unwrap().as_json().len() < MAX_PAYLOAD_BYTES - 10_000,
+            "a line has room for it"
+        );
+    }
+    let world = World::new(&Rules::none());
+    let (Fact::SessionStarted { command, .. }, _) = &world.facts[0] else { panic!("it doesn't start") };
+    assert_eq!(*command, ["agent"], "a short one is recorded whole");
+}
+
+#[test]
+fn a_session_that_ends_takes_no_other_along() {
+    let mut world = World::new(&Rules::none());
+    world.start_session(DAILY, None, &Rules::none());
+    let action_id = world.begin("act", "0.5").unwrap();
+    world.end_session(DAILY);
+    assert!(world.state.in_flight(action_id).is_some());
+    assert_eq!(world.state.living_sessions().collect::<Vec<_>>(), [SESSION]);
 }
 
 #[test]
