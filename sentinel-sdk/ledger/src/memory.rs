@@ -14,12 +14,12 @@ pub struct MemoryLog {
     head: Head,
     appends: u64,
     fails_at: Option<u64>,
-    fails_from: Option<u64>,
+    room: usize,
 }
 
 impl Default for MemoryLog {
     fn default() -> Self {
-        Self { lines: Vec::new(), head: Head::genesis(), appends: 0, fails_at: None, fails_from: None }
+        Self { lines: Vec::new(), head: Head::genesis(), appends: 0, fails_at: None, room: usize::MAX }
     }
 }
 
@@ -36,10 +36,10 @@ impl MemoryLog {
         Self { fails_at: Some(nth), ..Self::default() }
     }
 
-    /// An empty log whose appends fail from the `nth` on, counted from 1.
+    /// An empty log that has room for so many bytes: what doesn't fit fails.
     #[must_use]
-    pub fn failing_from(nth: u64) -> Self {
-        Self { fails_from: Some(nth), ..Self::default() }
+    pub fn with_room_for(bytes: usize) -> Self {
+        Self { room: bytes, ..Self::default() }
     }
 
     /// The lines so far.
@@ -53,16 +53,46 @@ impl Log for MemoryLog {
 
     fn append(&mut self, bodies: &[Vec<u8>]) -> Result<(), MemoryError> {
         self.appends = self.appends.saturating_add(1);
-        if self.fails_at == Some(self.appends) || self.fails_from.is_some_and(|first| self.appends >= first) {
+        if self.fails_at == Some(self.appends) {
             return Err(MemoryError);
         }
+        let (before, mut head) = (self.lines.len(), self.head.clone());
         for body in bodies {
-            self.head = self.head.seal(body, &mut self.lines);
+            head = head.seal(body, &mut self.lines);
         }
+        if self.lines.len() > self.room {
+            self.lines.truncate(before);
+            return Err(MemoryError);
+        }
+        self.head = head;
         Ok(())
     }
 
     fn head(&self) -> &Head {
         &self.head
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_that_fails_leaves_what_was_there() {
+        let bodies = [b"{\"x\":1".to_vec(), b"{\"x\":2".to_vec()];
+        let mut roomy = MemoryLog::new();
+        roomy.append(&bodies).unwrap();
+        let both = roomy.lines.len();
+        for room in 0..both {
+            let mut log = MemoryLog::with_room_for(room);
+            assert_eq!(log.append(&bodies), Err(MemoryError));
+            assert_eq!((log.lines.len(), log.head().clone()), (0, Head::genesis()));
+        }
+        assert_eq!(MemoryLog::with_room_for(both).append(&bodies), Ok(()));
+        let mut second_fails = MemoryLog::failing_at(2);
+        assert_eq!(second_fails.append(&bodies), Ok(()));
+        assert_eq!(second_fails.append(&bodies), Err(MemoryError));
+        assert_eq!(second_fails.append(&bodies), Ok(()));
+        assert_eq!(second_fails.head().seq, 4);
     }
 }

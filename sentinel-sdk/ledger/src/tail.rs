@@ -13,22 +13,33 @@ const CHUNK: u64 = 64 * 1024;
 /// The file can't be read.
 pub fn last_lines(path: &Path, count: usize) -> std::io::Result<Vec<Vec<u8>>> {
     let mut file = File::open(path)?;
-    let mut start = file.seek(SeekFrom::End(0))?;
-    let mut bytes = Vec::new();
+    let end = file.seek(SeekFrom::End(0))?;
+    let bytes = last_bytes(&mut file, end, count)?;
+    let Some(end) = bytes.iter().rposition(is_line_break) else { return Ok(Vec::new()) };
+    let whole = bytes.get(..end).unwrap_or_default();
+    let mut lines: Vec<Vec<u8>> = whole.split(is_line_break).map(<[u8]>::to_vec).collect();
+    Ok(lines.split_off(lines.len().saturating_sub(count)))
+}
+
+/// What lies before `end`, from so far back that so many whole lines are in it, or from the beginning.
+fn last_bytes(file: &mut File, end: u64, lines: usize) -> std::io::Result<Vec<u8>> {
+    let (mut start, mut line_breaks, mut chunks) = (end, 0_usize, Vec::new());
     // One more line break than lines: the one before the first of them.
-    while start > 0 && bytes.iter().filter(|byte| **byte == b'\n').count() <= count {
+    while start > 0 && line_breaks <= lines {
         let step = CHUNK.min(start);
         start = start.saturating_sub(step);
         file.seek(SeekFrom::Start(start))?;
         let mut chunk = Vec::new();
         file.by_ref().take(step).read_to_end(&mut chunk)?;
-        chunk.append(&mut bytes);
-        bytes = chunk;
+        line_breaks = line_breaks.saturating_add(chunk.iter().filter(|byte| is_line_break(byte)).count());
+        chunks.push(chunk);
     }
-    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else { return Ok(Vec::new()) };
-    let whole = bytes.get(..end).unwrap_or_default();
-    let mut lines: Vec<Vec<u8>> = whole.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-    Ok(lines.split_off(lines.len().saturating_sub(count)))
+    chunks.reverse();
+    Ok(chunks.concat())
+}
+
+fn is_line_break(byte: &u8) -> bool {
+    *byte == b'\n'
 }
 
 /// What is appended to a ledger from now on.
@@ -41,13 +52,16 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Begins at the file's end.
+    /// Begins behind the file's last whole line: one that is being written just now will come whole.
     ///
     /// # Errors
     /// The file can't be read.
     pub fn from_end(path: &Path) -> std::io::Result<Self> {
-        let metadata = std::fs::metadata(path)?;
-        Ok(Self { path: path.to_owned(), inode: metadata.ino(), offset: metadata.len(), rest: Vec::new() })
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let bytes = last_bytes(&mut file, metadata.len(), 0)?;
+        let rest = bytes.split(is_line_break).next_back().unwrap_or_default().to_vec();
+        Ok(Self { path: path.to_owned(), inode: metadata.ino(), offset: metadata.len(), rest })
     }
 
     /// The whole lines that have come since the last call. After the file was moved away, those of its successor from the beginning.
@@ -65,10 +79,10 @@ impl Follow {
         file.seek(SeekFrom::Start(self.offset))?;
         let read = file.read_to_end(&mut self.rest)?;
         self.offset = self.offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Ok(Vec::new()) };
+        let Some(end) = self.rest.iter().rposition(is_line_break) else { return Ok(Vec::new()) };
         let rest = self.rest.split_off(end.saturating_add(1));
         let whole = std::mem::replace(&mut self.rest, rest);
-        Ok(whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect())
+        Ok(whole.split(is_line_break).filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect())
     }
 }
 
@@ -76,22 +90,50 @@ impl Follow {
 mod tests {
     use super::*;
 
+    use std::io::Write as _;
+
+    fn place(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("sentinel-tail-{name}-{}", std::process::id()))
+    }
+
+    fn texts(lines: Vec<Vec<u8>>) -> Vec<String> {
+        lines.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
+    }
+
     #[test]
     fn the_last_lines_come_oldest_first_and_a_torn_one_is_left_out() {
-        let path = std::env::temp_dir().join(format!("sentinel-tail-{}", std::process::id()));
-        let long = "x".repeat(100_000);
+        let path = place("last");
+        let long = "x".repeat(200_000);
         std::fs::write(&path, format!("one\ntwo\n{long}\nfour\ntor")).unwrap();
-        let texts = |count| -> Vec<String> {
-            last_lines(&path, count)
-                .unwrap()
-                .into_iter()
-                .map(|line| String::from_utf8(line).unwrap())
-                .collect()
+        let last = |count| texts(last_lines(&path, count).unwrap());
+        assert_eq!(last(1), ["four"]);
+        assert_eq!(last(2), [long.as_str(), "four"]);
+        assert_eq!(last(9), ["one", "two", long.as_str(), "four"]);
+        assert_eq!(last(usize::MAX).len(), 4);
+        assert!(last(0).is_empty());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn who_follows_gets_each_new_line_once_and_whole() {
+        let path = place("follow");
+        std::fs::write(&path, "old\nhal").unwrap();
+        let mut follow = Follow::from_end(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let mut after = |written: &str| {
+            file.write_all(written.as_bytes()).unwrap();
+            texts(follow.new_lines().unwrap())
         };
-        assert_eq!(texts(1), ["four"]);
-        assert_eq!(texts(2), [long.as_str(), "four"]);
-        assert_eq!(texts(9), ["one", "two", long.as_str(), "four"]);
-        assert!(texts(0).is_empty());
+        assert!(after("").is_empty());
+        assert_eq!(after("f\nnext\nagain "), ["half", "next"]);
+        assert!(after("ha").is_empty());
+        assert_eq!(after("lf\n"), ["again half"]);
+        assert!(after("").is_empty());
+        // The operator moves the file away, and the agent begins a new one.
+        std::fs::rename(&path, path.with_extension("old")).unwrap();
+        std::fs::write(&path, "new\n").unwrap();
+        assert_eq!(texts(follow.new_lines().unwrap()), ["new"]);
+        std::fs::remove_file(path.with_extension("old")).unwrap();
         std::fs::remove_file(path).unwrap();
     }
 }

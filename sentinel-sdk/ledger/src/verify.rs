@@ -116,6 +116,31 @@ mod tests {
         }
 
         #[test]
+        fn a_removed_and_an_added_byte_are_found(
+            bodies in bodies(),
+            place in any::<prop::sample::Index>(),
+            added in any::<u8>(),
+        ) {
+            let bytes = chain(&bodies).concat();
+            let place = place.index(bytes.len());
+            let mut fewer = bytes.clone();
+            fewer.remove(place);
+            prop_assert!(verify(fewer.as_slice(), None).is_err());
+            let mut more = bytes;
+            more.insert(place, added);
+            prop_assert!(verify(more.as_slice(), None).is_err());
+        }
+
+        #[test]
+        fn a_line_that_was_sealed_elsewhere_is_found(bodies in bodies(), place in any::<prop::sample::Index>()) {
+            let mut lines = chain(&bodies);
+            let place = place.index(lines.len());
+            let other: Vec<_> = bodies.iter().map(|body| format!("{body}!")).collect();
+            lines[place] = chain(&other)[place].clone();
+            prop_assert!(check(&lines, None).is_err());
+        }
+
+        #[test]
         fn a_deleted_a_repeated_and_a_swapped_line_are_found(bodies in bodies(), place in any::<prop::sample::Index>()) {
             let lines = chain(&bodies);
             let place = place.index(lines.len() - 1);
@@ -134,8 +159,14 @@ mod tests {
         fn a_cut_end_is_found_by_who_knows_the_head(bodies in bodies(), kept in any::<prop::sample::Index>()) {
             let lines = chain(&bodies);
             let head = check(&lines, None).unwrap().head;
-            let kept = kept.index(lines.len());
-            prop_assert!(check(&lines[..kept], Some(&head)).is_err());
+            let whole_lines = kept.index(lines.len());
+            prop_assert!(check(&lines[..whole_lines], Some(&head)).is_err());
+            let bytes = lines.concat();
+            let kept = kept.index(bytes.len());
+            prop_assert!(verify(&bytes[..kept], Some(&head)).is_err());
+            // Whoever doesn't know the head still finds a cut that is not between two lines.
+            let between = kept == 0 || bytes[kept - 1] == b'\n';
+            prop_assert_eq!(verify(&bytes[..kept], None).is_ok(), between);
         }
 
         #[test]

@@ -1,0 +1,205 @@
+//! The file on a real file system: goes on, is torn, is full, is another's.
+
+use super::*;
+use crate::Broken;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("sentinel-ledger-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&folder));
+        Self(folder)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("state/ledger.jsonl")
+    }
+
+    fn open(&self) -> Result<(FileLog, Option<TornTail>), LedgerError> {
+        FileLog::open(&self.file(), |_line| Ok::<(), String>(()))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn body(text: &str) -> Vec<u8> {
+    format!("{{\"x\":\"{text}\"").into_bytes()
+}
+
+#[test]
+fn a_ledger_goes_on_where_it_ended() {
+    let folder = Folder::new("goes-on");
+    folder.open().unwrap().0.append(&[body("a"), body("b")]).unwrap();
+    let mut seen = 0;
+    let (mut log, torn) = FileLog::open(&folder.file(), |_line| {
+        seen += 1;
+        Ok::<(), String>(())
+    })
+    .unwrap();
+    assert_eq!((seen, torn, log.head().seq), (2, None, 2));
+    log.append(&[body("c")]).unwrap();
+    let bytes = std::fs::read(folder.file()).unwrap();
+    assert_eq!(crate::verify(bytes.as_slice(), None).unwrap().head, *log.head());
+}
+
+#[test]
+fn only_its_owner_can_read_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new("modes");
+    folder.open().unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&folder.file()), mode(folder.file().parent().unwrap())), (0o600, 0o700));
+}
+
+#[test]
+fn a_second_writer_is_refused() {
+    let folder = Folder::new("busy");
+    let first = folder.open().unwrap();
+    assert!(matches!(folder.open(), Err(LedgerError::Busy(_))));
+    drop(first);
+    assert!(folder.open().is_ok());
+}
+
+#[test]
+fn a_torn_last_line_is_set_aside_wherever_it_was_torn() {
+    let folder = Folder::new("torn");
+    folder.open().unwrap().0.append(&[body("a"), body("b")]).unwrap();
+    let whole = std::fs::read(folder.file()).unwrap();
+    let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    for end in first + 1..whole.len() {
+        std::fs::write(folder.file(), &whole[..end]).unwrap();
+        let (mut log, torn) = folder.open().unwrap();
+        let torn = torn.unwrap();
+        assert_eq!((log.head().seq, torn.bytes), (1, (end - first) as u64));
+        assert_eq!(std::fs::read(&torn.kept_in).unwrap(), &whole[first..end]);
+        std::fs::remove_file(torn.kept_in).unwrap();
+        log.append(&[body("c")]).unwrap();
+        let bytes = std::fs::read(folder.file()).unwrap();
+        assert_eq!(crate::verify(bytes.as_slice(), None).unwrap().head.seq, 2);
+    }
+}
+
+#[test]
+fn a_last_line_that_a_power_cut_left_without_its_beginning_is_torn_too() {
+    let folder = Folder::new("zeroed");
+    folder.open().unwrap().0.append(&[body("a"), body("b")]).unwrap();
+    let mut bytes = std::fs::read(folder.file()).unwrap();
+    let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    bytes[first..first + 5].fill(0);
+    std::fs::write(folder.file(), &bytes).unwrap();
+    let (log, torn) = folder.open().unwrap();
+    assert_eq!(log.head().seq, 1);
+    assert_eq!(std::fs::read(torn.unwrap().kept_in).unwrap(), &bytes[first..]);
+}
+
+#[test]
+fn a_last_line_that_was_changed_is_not_taken_for_torn() {
+    let folder = Folder::new("changed");
+    folder.open().unwrap().0.append(&[body("a"), body("b")]).unwrap();
+    let text = std::fs::read_to_string(folder.file()).unwrap().replace("\"b\"", "\"B\"");
+    std::fs::write(folder.file(), &text).unwrap();
+    assert!(matches!(folder.open(), Err(LedgerError::Broken { line: 2, what: Broken::Hash, .. })));
+}
+
+#[test]
+fn a_broken_chain_is_not_gone_on_with() {
+    let folder = Folder::new("broken");
+    folder.open().unwrap().0.append(&[body("a"), body("b"), body("c")]).unwrap();
+    let text = std::fs::read_to_string(folder.file()).unwrap().replace("\"b\"", "\"B\"");
+    std::fs::write(folder.file(), &text).unwrap();
+    assert!(matches!(folder.open(), Err(LedgerError::Broken { line: 2, what: Broken::Hash, .. })));
+    assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), text, "and nothing in it is changed");
+}
+
+#[test]
+fn a_line_that_its_reader_refuses_stops_the_start() {
+    let folder = Folder::new("reader");
+    folder.open().unwrap().0.append(&[body("a")]).unwrap();
+    let opened = FileLog::open(&folder.file(), |_line| Err("what is that?"));
+    assert!(matches!(opened, Err(LedgerError::Unreadable { line: 1, .. })));
+}
+
+#[test]
+fn a_symbolic_link_is_no_ledger() {
+    let folder = Folder::new("link");
+    std::fs::create_dir_all(folder.file().parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", folder.file()).unwrap();
+    assert!(folder.open().is_err());
+}
+
+/// Runs the rest of a test in a process of its own, for a limit of file sizes holds for a whole process. A write beyond it comes up short, as
+/// on a full disk. Started by a shell that ignores the limit's signal. Whether this is that process.
+fn is_in_its_own_process(test: &str) -> bool {
+    if std::env::var_os("SENTINEL_LEDGER_LIMIT").is_some() {
+        return true;
+    }
+    let output = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" --exact \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg(format!("file::tests::{test}"))
+        .env("SENTINEL_LEDGER_LIMIT", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+fn limit_file_sizes(current: Option<u64>) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    setrlimit(Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+}
+
+#[test]
+fn an_append_to_a_full_disk_fails_and_leaves_whole_lines() {
+    if !is_in_its_own_process("an_append_to_a_full_disk_fails_and_leaves_whole_lines") {
+        return;
+    }
+    let folder = Folder::new("full");
+    let (mut log, _) = folder.open().unwrap();
+    log.append(&[body("a")]).unwrap();
+    let one = std::fs::metadata(folder.file()).unwrap().len();
+    let batch = [body("b"), body("c"), body("d")];
+    // Wherever the room ends, in the first line of a batch or in the last, the whole batch is taken back.
+    for room in one..one * 4 {
+        limit_file_sizes(Some(room));
+        assert!(matches!(log.append(&batch), Err(LedgerError::Io { what: "written", .. })));
+        assert_eq!((std::fs::metadata(folder.file()).unwrap().len(), log.head().seq), (one, 1));
+    }
+    limit_file_sizes(None);
+    log.append(&batch).unwrap();
+    let bytes = std::fs::read(folder.file()).unwrap();
+    assert_eq!(crate::verify(bytes.as_slice(), None).unwrap().head, *log.head());
+    assert_eq!((bytes.len() as u64, log.head().seq), (one * 4, 4));
+}
+
+#[test]
+fn after_a_write_that_can_not_be_taken_back_nothing_is_ever_appended() {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    if !is_in_its_own_process("after_a_write_that_can_not_be_taken_back_nothing_is_ever_appended") {
+        return;
+    }
+    // A file that can't shrink any more.
+    let file = memfd_create("ledger", MemfdFlags::ALLOW_SEALING).unwrap();
+    fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+    let mut log = FileLog {
+        file: File::from(file),
+        path: PathBuf::from("memfd"),
+        head: Head::genesis(),
+        length: 0,
+        poisoned: false,
+        buffer: Vec::new(),
+    };
+    log.append(&[body("a")]).unwrap();
+    let (length, head) = (log.length, log.head().clone());
+    limit_file_sizes(Some(length + 10));
+    assert!(matches!(log.append(&[body("b")]), Err(LedgerError::Io { .. })));
+    limit_file_sizes(None);
+    assert!(matches!(log.append(&[body("c")]), Err(LedgerError::Poisoned(_))));
+    assert_eq!((log.file.metadata().unwrap().len(), log.head()), (length + 10, &head));
+}
