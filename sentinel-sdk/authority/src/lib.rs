@@ -4,12 +4,21 @@
 //! nothing.
 
 #![forbid(unsafe_code)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod fold;
 mod ledger;
 mod line;
 mod rebuild;
 mod timestamp;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +31,7 @@ pub use fold::Fold;
 pub use ledger::{FileLedger, OpenedLedger};
 pub use rebuild::LineError;
 pub use sentinel_ledger::{LedgerError, TornTail};
+pub use view::particulars;
 
 /// Where facts are written.
 pub trait Log {
@@ -102,6 +112,12 @@ impl<L: Log> Authority<L> {
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The log that it writes.
+    #[must_use]
+    pub fn log(&self) -> &L {
+        &self.log
     }
 
     /// The number of the ledger's last line.
