@@ -222,6 +222,7 @@ fn methods_can_be_guarded_and_may_lend_what_is_theirs() {
 struct Opaque;
 
 #[guarded_action]
+#[expect(clippy::too_many_arguments, reason = "one of each kind")]
 fn generic<'a, T, U: Debug>(
     shown: U,
     hidden: T,

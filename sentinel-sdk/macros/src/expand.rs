@@ -23,8 +23,8 @@ pub(crate) fn guarded(options: &Options, function: ItemFn) -> TokenStream {
     let inputs = inputs(options, &signature::bindings(&sig));
     let is_async = sig.asyncness.is_some();
     // What is wrong with the return type is told there.
-    let denied = quote_spanned!(output.span()=> ::sentinel_sdk::GuardedResult::denied);
-    let as_result = quote_spanned!(output.span()=> ::sentinel_sdk::GuardedResult::as_result);
+    let denied = quote_spanned!(output.span()=> ::sentinel_sdk::macro_support::denied::<#output>);
+    let as_result = quote_spanned!(output.span()=> ::sentinel_sdk::macro_support::as_result::<#output>);
     let begin =
         if is_async { quote!(declared.begin(inputs).await) } else { quote!(declared.begin_blocking(inputs)) };
     let body = if is_async {

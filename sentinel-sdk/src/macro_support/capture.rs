@@ -143,6 +143,7 @@ fn type_name<T: ?Sized>() -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_borrow, reason = "as many as the attribute writes, whatever the type")]
 mod tests {
     use super::*;
 
