@@ -47,6 +47,12 @@ impl Fold {
         Now { wall_micros, elapsed: self.now.elapsed.saturating_sub(ago) }
     }
 
+    /// The state after the lines so far.
+    #[must_use]
+    pub fn into_state(self) -> State {
+        self.state
+    }
+
     pub(crate) fn into_parts(self) -> (State, BTreeMap<SessionId, String>) {
         (self.state, self.names)
     }

@@ -1,22 +1,25 @@
-//! The ledger as the agent keeps it: facts as chained lines in a file.
+//! The ledger as the authority writes it: facts as chained lines.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use sentinel_engine::{Fact, Now, State};
-use sentinel_ledger::{FileLog, LedgerError, Log as _, TornTail};
+use sentinel_ledger::{FileLog, LedgerError, TornTail};
 use sentinel_proto::SessionId;
 use uuid::Uuid;
 
 use crate::{Fold, Log, line};
 
-/// A ledger's file.
+/// Facts as lines of a log.
 #[derive(Debug)]
-pub struct FileLedger {
-    log: FileLog,
+pub struct Ledger<L> {
+    log: L,
     /// Names of the sessions that have one: lines have them too.
     names: BTreeMap<SessionId, String>,
 }
+
+/// A ledger in a file.
+pub type FileLedger = Ledger<FileLog>;
 
 /// A ledger that was opened, and what was in it.
 #[derive(Debug)]
@@ -27,6 +30,17 @@ pub struct OpenedLedger {
     pub state: State,
     /// A torn last line, which was set aside.
     pub torn: Option<TornTail>,
+}
+
+/// Why facts could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError<E> {
+    /// One of them makes no line.
+    #[error("a fact makes no ledger line: {0}")]
+    NoLine(#[from] serde_json::Error),
+    /// The log's.
+    #[error("{0}")]
+    Log(#[source] E),
 }
 
 impl FileLedger {
@@ -48,6 +62,20 @@ impl FileLedger {
     pub fn to_disk(&self) -> Result<impl Fn() -> std::io::Result<()> + Send + Sync + use<>, LedgerError> {
         self.log.to_disk()
     }
+}
+
+impl<L> Ledger<L> {
+    /// A ledger in a log that has no lines yet.
+    #[must_use]
+    pub fn beginning(log: L) -> Self {
+        Self { log, names: BTreeMap::new() }
+    }
+
+    /// The chain of its lines.
+    #[must_use]
+    pub fn chain(&self) -> &L {
+        &self.log
+    }
 
     fn session_key(&self, fact: &Fact) -> Option<String> {
         let session = line::session_of(fact)?;
@@ -58,23 +86,18 @@ impl FileLedger {
     }
 }
 
-impl Log for FileLedger {
-    type Error = LedgerError;
+impl<L: sentinel_ledger::Log> Log for Ledger<L> {
+    type Error = AppendError<L::Error>;
 
-    fn append(&mut self, facts: &[Fact], at: Now) -> Result<Vec<Uuid>, LedgerError> {
+    fn append(&mut self, facts: &[Fact], at: Now) -> Result<Vec<Uuid>, Self::Error> {
         let mut ids = Vec::with_capacity(facts.len());
         let mut bodies = Vec::with_capacity(facts.len());
         for fact in facts {
-            let (id, body) =
-                line::body(fact, at, self.session_key(fact).as_deref()).map_err(|cause| LedgerError::Io {
-                    path: self.log.path().to_owned(),
-                    what: "written: a fact is no JSON",
-                    cause: cause.into(),
-                })?;
+            let (id, body) = line::body(fact, at, self.session_key(fact).as_deref())?;
             ids.push(id);
             bodies.push(body);
         }
-        self.log.append(&bodies)?;
+        self.log.append(&bodies).map_err(AppendError::Log)?;
         for fact in facts {
             if let Fact::SessionStarted { session, name: Some(name), .. } = fact {
                 self.names.insert(*session, name.to_string());

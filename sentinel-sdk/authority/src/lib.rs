@@ -11,12 +11,14 @@
     clippy::panic,
     clippy::unwrap_used
 )]
-#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
+#![cfg_attr(test, expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod fold;
 mod ledger;
 mod line;
 mod rebuild;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 mod view;
 
@@ -28,7 +30,7 @@ use sentinel_proto::SessionId;
 use uuid::Uuid;
 
 pub use fold::Fold;
-pub use ledger::{FileLedger, OpenedLedger};
+pub use ledger::{AppendError, FileLedger, Ledger, OpenedLedger};
 pub use rebuild::LineError;
 pub use sentinel_ledger::{LedgerError, TornTail};
 pub use view::particulars;
