@@ -17,14 +17,14 @@ pub(crate) fn guarded(options: &Options, function: ItemFn) -> TokenStream {
         ReturnType::Type(_, output) => signature::nameable((**output).clone()),
         ReturnType::Default => parse_quote!(()),
     };
-    let guard = Ident::new("guard", unseen());
-    let result = Ident::new("result", unseen());
+    // What is wrong with the return type is told there.
+    let at_output = output.span().resolved_at(unseen());
+    let guard = Ident::new("guard", at_output);
+    let result = Ident::new("result", at_output);
     let declared = declared(options);
     let inputs = inputs(options, &signature::bindings(&sig));
     let is_async = sig.asyncness.is_some();
-    // What is wrong with the return type is told there.
-    let denied = quote_spanned!(output.span()=> ::sentinel_sdk::macro_support::denied::<#output>);
-    let as_result = quote_spanned!(output.span()=> ::sentinel_sdk::macro_support::as_result::<#output>);
+    let denied = quote_spanned!(at_output=> ::sentinel_sdk::GuardedResult::denied);
     let begin =
         if is_async { quote!(declared.begin(inputs).await) } else { quote!(declared.begin_blocking(inputs)) };
     let body = if is_async {
@@ -43,12 +43,11 @@ pub(crate) fn guarded(options: &Options, function: ItemFn) -> TokenStream {
         quote!(::sentinel_sdk::macro_support::call(move || -> #output #block))
     };
     let outputs = if options.outputs {
-        quote!(::core::option::Option::Some((&&&::sentinel_sdk::macro_support::Probe(value)).capture()))
+        quote_spanned! {at_output=>
+            ::core::option::Option::Some((&&&::sentinel_sdk::macro_support::Probe(value)).capture())
+        }
     } else {
-        quote!({
-            let _ = value;
-            ::core::option::Option::None
-        })
+        quote_spanned!(at_output=> { let _ = value; ::core::option::Option::None })
     };
     let (succeeded, failed, wait) = if is_async {
         (quote!(succeeded_async), quote!(failed_async), quote!(.await))
@@ -56,13 +55,13 @@ pub(crate) fn guarded(options: &Options, function: ItemFn) -> TokenStream {
         (quote!(succeeded), quote!(failed), quote!())
     };
     // Each value to be recorded is recorded before anything is awaited, so that no reference to it is held meanwhile.
-    let ended = quote! {
+    let ended = quote_spanned! {at_output=>
         #[allow(unused_imports)]
         use ::sentinel_sdk::macro_support::{
             ViaDebug as _, ViaDisplay as _, ViaError as _, ViaErrorDebug as _, ViaErrorTypeName as _,
             ViaSerialize as _, ViaTypeName as _,
         };
-        let ended = match #as_result(&#result) {
+        let ended = match ::sentinel_sdk::GuardedResult::as_result(&#result) {
             ::core::result::Result::Ok(value) => ::core::result::Result::Ok(#outputs),
             ::core::result::Result::Err(error) => ::core::result::Result::Err(
                 (&&&&::sentinel_sdk::macro_support::ErrorProbe(error)).describe(),

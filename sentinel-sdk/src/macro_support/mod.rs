@@ -9,7 +9,6 @@ use crate::action::Action;
 use crate::client::Client;
 use crate::error::Error;
 use crate::guard::{AsyncGuard, Guard};
-use crate::outcome::GuardedResult;
 use crate::record;
 
 pub use capture::{
@@ -96,19 +95,6 @@ impl Inputs {
             None => Payload::null(),
         }
     }
-}
-
-/// [`GuardedResult::denied`], so that the return type is what the compiler complains of.
-pub fn denied<R: GuardedResult>(error: Error) -> R {
-    R::denied(error)
-}
-
-/// [`GuardedResult::as_result`], likewise.
-///
-/// # Errors
-/// The body's own.
-pub fn as_result<R: GuardedResult>(result: &R) -> Result<&R::Value, &R::Error> {
-    result.as_result()
 }
 
 /// Calls a body once, so that it may return what it has of its arguments.
