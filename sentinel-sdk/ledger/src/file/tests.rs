@@ -98,6 +98,18 @@ fn a_last_line_that_a_power_cut_left_without_its_beginning_is_torn_too() {
 }
 
 #[test]
+fn only_the_last_line_can_be_torn() {
+    let folder = Folder::new("middle");
+    folder.open().unwrap().0.append(&[body("a"), body("b"), body("c")]).unwrap();
+    let mut bytes = std::fs::read(folder.file()).unwrap();
+    let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    bytes[first..first + 5].fill(0);
+    std::fs::write(folder.file(), &bytes).unwrap();
+    assert!(matches!(folder.open(), Err(LedgerError::Broken { line: 2, .. })));
+    assert_eq!(std::fs::read(folder.file()).unwrap(), bytes, "and nothing in it is changed");
+}
+
+#[test]
 fn a_last_line_that_was_changed_is_not_taken_for_torn() {
     let folder = Folder::new("changed");
     folder.open().unwrap().0.append(&[body("a"), body("b")]).unwrap();
