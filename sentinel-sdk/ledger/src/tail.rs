@@ -46,9 +46,11 @@ fn is_line_break(byte: &u8) -> bool {
 #[derive(Debug)]
 pub struct Follow {
     path: PathBuf,
+    /// Kept open, so that its last lines still come after it was moved away.
+    file: File,
     inode: u64,
+    /// The end of the last whole line. What lies behind it is read anew each time: its writer may take it back.
     offset: u64,
-    rest: Vec<u8>,
 }
 
 impl Follow {
@@ -60,29 +62,41 @@ impl Follow {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         let bytes = last_bytes(&mut file, metadata.len(), 0)?;
-        let rest = bytes.split(is_line_break).next_back().unwrap_or_default().to_vec();
-        Ok(Self { path: path.to_owned(), inode: metadata.ino(), offset: metadata.len(), rest })
+        let unfinished = bytes.split(is_line_break).next_back().unwrap_or_default().len();
+        let offset = metadata.len().saturating_sub(u64::try_from(unfinished).unwrap_or(u64::MAX));
+        Ok(Self { path: path.to_owned(), file, inode: metadata.ino(), offset })
     }
 
-    /// The whole lines that have come since the last call. After the file was moved away, those of its successor from the beginning.
+    /// The whole lines that have come since the last call. After the file was moved away, those of its successor from the beginning; until
+    /// there is one, none.
     ///
     /// # Errors
     /// The file can't be read.
     pub fn new_lines(&mut self) -> std::io::Result<Vec<Vec<u8>>> {
-        let mut file = File::open(&self.path)?;
-        let metadata = file.metadata()?;
-        if metadata.ino() != self.inode || metadata.len() < self.offset {
-            self.inode = metadata.ino();
-            self.offset = 0;
-            self.rest.clear();
+        let at_path = match File::open(&self.path) {
+            Ok(file) => Some((file.metadata()?.ino(), file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let mut lines = self.read_on()?;
+        if let Some((inode, file)) = at_path.filter(|(inode, _)| *inode != self.inode) {
+            (self.file, self.inode, self.offset) = (file, inode, 0);
+            lines.append(&mut self.read_on()?);
         }
-        file.seek(SeekFrom::Start(self.offset))?;
-        let read = file.read_to_end(&mut self.rest)?;
-        self.offset = self.offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-        let Some(end) = self.rest.iter().rposition(is_line_break) else { return Ok(Vec::new()) };
-        let rest = self.rest.split_off(end.saturating_add(1));
-        let whole = std::mem::replace(&mut self.rest, rest);
-        Ok(whole.split(is_line_break).filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect())
+        Ok(lines)
+    }
+
+    fn read_on(&mut self) -> std::io::Result<Vec<Vec<u8>>> {
+        // A file that became shorter had lines taken back, which were never acknowledged.
+        self.offset = self.offset.min(self.file.metadata()?.len());
+        self.file.seek(SeekFrom::Start(self.offset))?;
+        let mut bytes = Vec::new();
+        self.file.read_to_end(&mut bytes)?;
+        let Some(end) = bytes.iter().rposition(is_line_break) else { return Ok(Vec::new()) };
+        let read = u64::try_from(end).unwrap_or(u64::MAX).saturating_add(1);
+        self.offset = self.offset.saturating_add(read);
+        let whole = bytes.get(..end).unwrap_or_default();
+        Ok(whole.split(is_line_break).map(<[u8]>::to_vec).collect())
     }
 }
 
@@ -133,6 +147,45 @@ mod tests {
         std::fs::rename(&path, path.with_extension("old")).unwrap();
         std::fs::write(&path, "new\n").unwrap();
         assert_eq!(texts(follow.new_lines().unwrap()), ["new"]);
+        std::fs::remove_file(path.with_extension("old")).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_write_that_was_taken_back_is_not_followed_and_nothing_comes_twice() {
+        let path = place("taken-back");
+        std::fs::write(&path, "old\n").unwrap();
+        let mut follow = Follow::from_end(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"one\nunfin").unwrap();
+        assert_eq!(texts(follow.new_lines().unwrap()), ["one"]);
+        file.set_len(8).unwrap();
+        assert!(follow.new_lines().unwrap().is_empty(), "the disk was full");
+        file.write_all(b"two\n").unwrap();
+        assert_eq!(texts(follow.new_lines().unwrap()), ["two"]);
+        // Whole lines of a batch that was not acknowledged, too.
+        file.write_all(b"three\nfo").unwrap();
+        assert_eq!(texts(follow.new_lines().unwrap()), ["three"]);
+        file.set_len(12).unwrap();
+        assert!(follow.new_lines().unwrap().is_empty());
+        file.write_all(b"five\n").unwrap();
+        assert_eq!(texts(follow.new_lines().unwrap()), ["five"]);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn who_follows_waits_for_the_successor_of_a_file_that_was_moved_away_and_misses_no_line() {
+        let path = place("moved");
+        std::fs::write(&path, "old\n").unwrap();
+        let mut follow = Follow::from_end(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"last\n").unwrap();
+        std::fs::rename(&path, path.with_extension("old")).unwrap();
+        assert_eq!(texts(follow.new_lines().unwrap()), ["last"]);
+        file.write_all(b"later\n").unwrap();
+        std::fs::write(&path, "new\n").unwrap();
+        assert_eq!(texts(follow.new_lines().unwrap()), ["later", "new"]);
+        assert!(follow.new_lines().unwrap().is_empty());
         std::fs::remove_file(path.with_extension("old")).unwrap();
         std::fs::remove_file(path).unwrap();
     }
