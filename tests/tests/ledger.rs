@@ -102,6 +102,23 @@ fn why_tells_what_was_tried_and_what_would_allow_it() {
 }
 
 #[test]
+fn no_payload_hides_a_line_from_the_operator() {
+    let host = Host::with_policy("denied_actions: [drop]\n");
+    let script = r#"
+import os, socket, struct
+s = socket.socket(socket.AF_UNIX); s.connect(os.environ['AGENT_SENTINEL_SOCKET'])
+for text in ['{"hello":{"version":1,"client":"x"}}'] + ['{"begin":{"request":1,"action":"drop","inputs":%s}}' % p for p in ('1e999', '"\\ud800"')]:
+    s.sendall(struct.pack('<I', len(text)) + text.encode()); print(s.recv(9999)[4:].decode())
+"#;
+    let finished = host.run(&["/usr/bin/python3", "-c", script]);
+    assert_eq!(finished.stdout.matches("DENIED_ACTION").count(), 2, "{}{}", finished.stdout, finished.stderr);
+    let why = sentinel(&host, &["why", "last", "--ledger"]);
+    assert!(why.status == Some(0) && why.stdout.contains("drop"), "{}{}", why.stdout, why.stderr);
+    let tail = sentinel(&host, &["ledger", "tail"]);
+    assert_eq!(tail.stdout.matches("drop").count(), 2, "{}", tail.stdout);
+}
+
+#[test]
 fn the_policy_text_that_a_denial_suggests_is_right() {
     let server = Server::start();
     let host = Host::with_policy("strict_mode: true\n");

@@ -103,7 +103,8 @@ fn tail(path: &Path, lines: usize, follow: bool) -> io::Result<()> {
 
 /// A ledger line as a person reads it: number, time, session, what, how it went, and the particulars of its kind.
 fn in_words(line: &[u8]) -> String {
-    let Ok(line) = serde_json::from_slice::<Value>(line) else {
+    // Without its payload, which is whatever an application sent.
+    let Ok(line) = sentinel_authority::particulars(line) else {
         return "(a line that is no JSON; `sentinel ledger verify` tells more)\n".to_owned();
     };
     let text = |key: &str| line.get(key).and_then(Value::as_str).map(visible).unwrap_or_default();

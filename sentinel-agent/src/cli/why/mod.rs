@@ -110,7 +110,8 @@ fn explain(path: &Path, id: &str) -> Result<String, WhyError> {
         if read == 0 || text.last() != Some(&b'\n') {
             break;
         }
-        let line: Value = serde_json::from_slice(&text)
+        // Without its payload, which is whatever an application sent.
+        let line = sentinel_authority::particulars(&text)
             .map_err(|_not_json| WhyError::Malformed { path: path.to_owned(), line: number })?;
         counters.count(&line);
         let is_it = if id == "last" { is_refusal(&line) } else { matches(&line, id) };
