@@ -20,7 +20,7 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
 static OF_PROCESS: PerProcess<Client> = PerProcess::new();
 
-/// A way to the agent. Cheap to clone; all clones share at most four connections, made when they are first needed.
+/// A way to the agent. Cheap to clone; all clones share at most eight connections, made when they are first needed.
 ///
 /// Most programs never make one: `#[guarded_action]` and the functions of this crate use the one of the process.
 /// Any number of threads, tasks and runtimes may use a client at once. After a fork the child has connections of its
@@ -124,7 +124,7 @@ impl Client {
         finish(self.ask_totals("reset of the run", Request::ResetRun, Waiting::InThread))
     }
 
-    /// What the kernel refused to this process lately, newest last.
+    /// What the kernel refused to this process lately, newest last; repeats in a row stand once.
     ///
     /// # Errors
     /// The agent doesn't answer.
@@ -187,7 +187,10 @@ impl Client {
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         let reply = self.ask(|request| Request::Denials(Denials { request, within_ms }), None, waiting).await;
         match answered(reply) {
-            Ok(Reply::Denials(list)) => Ok(list.denials),
+            Ok(Reply::Denials(mut list)) => {
+                list.denials.dedup();
+                Ok(list.denials)
+            }
             Ok(_) => Err(Error::unanswered("kernel denials", &LinkError::Unexpected, self.clone())),
             Err(error) => Err(Error::unanswered("kernel denials", &error, self.clone())),
         }

@@ -18,6 +18,9 @@ use crate::record;
 
 /// An async guard that is dropped waits at most so long for its doors to shut: it blocks the runtime's thread.
 const DROP_PATIENCE: Duration = Duration::from_millis(100);
+/// A question about what was refused during an action takes some time to reach the agent, which counts back from then.
+/// What was refused just before the action may be told too; nothing that was refused in it is left out.
+const ON_ITS_WAY: Duration = Duration::from_millis(50);
 
 /// How far the word of an action's end got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,9 +203,9 @@ impl InFlight {
         &self.client
     }
 
-    /// How long it has been in flight.
-    pub(crate) fn age(&self) -> Duration {
-        self.began_at.elapsed()
+    /// How far back it began, seen from when a question reaches the agent.
+    pub(crate) fn reach(&self) -> Duration {
+        self.began_at.elapsed().saturating_add(ON_ITS_WAY)
     }
 
     fn actual_cost_usd(&mut self, dollars: f64) -> Result<(), Error> {

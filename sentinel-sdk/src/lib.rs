@@ -128,7 +128,7 @@ pub fn reset_run_blocking() -> Result<Totals, Error> {
     Client::of_process().reset_run_blocking()
 }
 
-/// What the kernel refused to this process lately, newest last.
+/// What the kernel refused to this process lately, newest last; repeats in a row stand once.
 ///
 /// # Errors
 /// The agent doesn't answer.

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use agent::Agent;
+use sentinel_proto::app::Request;
 use sentinel_proto::{Money, Outcome};
 use sentinel_sdk::{Error, guarded_action};
 
@@ -16,8 +17,15 @@ static AGENT: LazyLock<Agent> = LazyLock::new(|| {
     let agent = Agent::start();
     // SAFETY: nothing in this program reads or writes the environment but through the standard library.
     unsafe { std::env::set_var("AGENT_SENTINEL_SOCKET", agent.path()) };
+    // SAFETY: what is registered takes nothing and panics never.
+    unsafe { libc::atexit(remove_socket) };
     agent
 });
+
+/// A static is never dropped.
+extern "C" fn remove_socket() {
+    drop(std::fs::remove_file(AGENT.path()));
+}
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     LazyLock::force(&AGENT);
@@ -139,6 +147,11 @@ fn an_eperm_is_recorded_with_what_the_kernel_refused_meanwhile() {
         assert!(outputs["error"].as_str().unwrap().contains("not permitted"), "{outputs}");
         assert_eq!(outputs["kernel_denials"][0]["attempt"], "connect to 192.0.2.1:443 (tcp)");
     }
+    let reach = AGENT.seen().into_iter().find_map(|seen| match seen.request {
+        Request::Denials(denials) => Some(denials.within_ms),
+        _ => None,
+    });
+    assert!(reach >= Some(50), "it reaches back to the action's begin, however late it arrives: {reach:?}");
     let explained = sentinel_sdk::explain(&io::Error::from_raw_os_error(libc::EPERM)).unwrap();
     assert_eq!(explained, [agent::kernel_denial()]);
     assert_eq!(sentinel_sdk::explain(&io::Error::from_raw_os_error(libc::ENOENT)), None);

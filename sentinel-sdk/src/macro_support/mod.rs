@@ -110,8 +110,8 @@ pub fn succeeded(guard: Guard, outputs: Option<Captured>) {
 /// Ends an action whose body returned an error.
 pub fn failed(guard: Guard, error: Described) {
     let denials = if error.tells_of_refusal {
-        let age = guard.in_flight().age();
-        guard.in_flight().client().kernel_denials_blocking(age).unwrap_or_default()
+        let reach = guard.in_flight().reach();
+        guard.in_flight().client().kernel_denials_blocking(reach).unwrap_or_default()
     } else {
         Vec::new()
     };
@@ -126,8 +126,8 @@ pub async fn succeeded_async(guard: AsyncGuard, outputs: Option<Captured>) {
 /// Ends an action whose body returned an error.
 pub async fn failed_async(guard: AsyncGuard, error: Described) {
     let denials = if error.tells_of_refusal {
-        let age = guard.in_flight().age();
-        guard.in_flight().client().kernel_denials(age).await.unwrap_or_default()
+        let reach = guard.in_flight().reach();
+        guard.in_flight().client().kernel_denials(reach).await.unwrap_or_default()
     } else {
         Vec::new()
     };

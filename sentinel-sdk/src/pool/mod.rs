@@ -32,8 +32,9 @@ pub(crate) use waiting::{Deadline, Waiting, finish};
 use connection::Reading;
 use lease::Lease;
 
-/// As many requests wait for their answers at a time; a single agent serves them one by one anyway.
-const MOST_CONNECTIONS: usize = 4;
+/// As many requests of threads wait for their answers at a time, and as many of tasks; a single agent serves them one
+/// by one anyway.
+const MOST_WAITING: usize = 4;
 /// An agent that takes no more connections is dialled again so often.
 const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
@@ -41,7 +42,10 @@ const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Pool {
     path: PathBuf,
-    permits: Semaphore,
+    /// Apart from those of tasks: a thread that waits for a permit may be the one that has to run the tasks which hold
+    /// them.
+    permits_of_threads: Semaphore,
+    permits_of_tasks: Semaphore,
     /// The connection that was used last is the next to be used.
     at_rest: Mutex<Vec<Reading>>,
     next_request: AtomicU64,
@@ -51,7 +55,8 @@ impl Pool {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            permits: Semaphore::new(MOST_CONNECTIONS),
+            permits_of_threads: Semaphore::new(MOST_WAITING),
+            permits_of_tasks: Semaphore::new(MOST_WAITING),
             at_rest: Mutex::default(),
             next_request: AtomicU64::new(1),
         }
@@ -100,7 +105,11 @@ impl Pool {
         deadline: Deadline,
     ) -> Result<Lease<'_>, LinkError> {
         let on_error = |error| LinkError::of_waiting(error, deadline);
-        let permit = waiting.permit(&self.permits, deadline).await.map_err(on_error)?;
+        let permits = match waiting {
+            Waiting::InThread => &self.permits_of_threads,
+            Waiting::InTask => &self.permits_of_tasks,
+        };
+        let permit = waiting.permit(permits, deadline).await.map_err(on_error)?;
         let mut busy = None;
         loop {
             if let Some(reading) = self.take(preferred) {

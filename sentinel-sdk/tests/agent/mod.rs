@@ -248,7 +248,7 @@ impl Shared {
             }
             Request::End(End { request: None, .. }) => return Vec::new(),
             Request::Denials(denials) => {
-                Reply::Denials(DenialList { request: denials.request, denials: vec![kernel_denial()] })
+                Reply::Denials(DenialList { request: denials.request, denials: vec![kernel_denial(); 3] })
             }
             Request::Totals(ask) => Reply::Totals(totals(ask.request, "0.25")),
             Request::ResetRun(ask) => Reply::Totals(totals(ask.request, "0")),
