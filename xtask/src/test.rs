@@ -4,7 +4,7 @@
 //! failure too.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -20,9 +20,9 @@ use crate::{build_ebpf, setup};
 struct Target {
     package: String,
     name: String,
-    /// How cargo is told to run it.
-    selector: Vec<String>,
     executable: String,
+    /// The package's folder, in which cargo runs its tests.
+    folder: PathBuf,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
             .filter(|(_, tier)| **tier == Tier::Soak)
             .filter_map(|(test, _)| test.strip_prefix(&prefix))
             .collect();
-        if !run_target(root, target, filter, &soak, &mut count)? {
+        if !run_target(target, filter, &soak, &mut count)? {
             failed_targets.push(format!("{}/{}", target.package, target.name));
         }
     }
@@ -98,14 +98,12 @@ fn build_tests(root: &Path) -> anyhow::Result<Vec<Target>> {
         };
         let name = message["target"]["name"].as_str().context("a target without a name")?.to_owned();
         let package = package_name(message["package_id"].as_str().context("a target without a package")?)?;
-        let selector = match message["target"]["kind"][0].as_str() {
-            Some("lib" | "proc-macro") => vec!["--lib".to_owned()],
-            Some(kind @ ("bin" | "test" | "example" | "bench")) => vec![format!("--{kind}"), name.clone()],
-            kind => bail!("the target `{name}` of `{package}` is of a kind this task doesn't know: {kind:?}"),
-        };
         // A program and a library of one name are two targets.
-        let name = if selector.len() == 1 { "lib".to_owned() } else { name };
-        let target = Target { package, name, selector, executable: executable.to_owned() };
+        let is_library = matches!(message["target"]["kind"][0].as_str(), Some("lib" | "proc-macro"));
+        let name = if is_library { "lib".to_owned() } else { name };
+        let manifest = Path::new(message["manifest_path"].as_str().context("a target without a manifest")?);
+        let folder = manifest.parent().context("a manifest without a folder")?.to_owned();
+        let target = Target { package, name, executable: executable.to_owned(), folder };
         targets.insert((target.package.clone(), target.name.clone()), target);
     }
     Ok(targets.into_values().collect())
@@ -133,42 +131,44 @@ fn list(root: &Path, targets: &[Target]) -> anyhow::Result<Vec<String>> {
     Ok(tests)
 }
 
+/// Runs a test program as cargo would, but without cargo: asked for one package at a time it builds anew what it built for all.
 fn run_target(
-    root: &Path,
     target: &Target,
     filter: Option<&str>,
     soak: &[&str],
     count: &mut Count,
 ) -> anyhow::Result<bool> {
-    let mut arguments = vec!["test", "--quiet", "--locked", "--package", &target.package];
-    arguments.extend(target.selector.iter().map(String::as_str));
-    arguments.push("--");
-    arguments.extend(filter);
+    let mut command = Command::new(&target.executable);
+    command
+        .current_dir(&target.folder)
+        .env("CARGO_MANIFEST_DIR", &target.folder)
+        .args(["--quiet"])
+        .args(filter);
     if !soak.is_empty() {
-        arguments.push("--exact");
+        command.arg("--exact");
         for test in soak {
-            arguments.extend(["--skip", test]);
+            command.args(["--skip", test]);
         }
     }
-    run_counted(root, &arguments, &format!("{}/{}", target.package, target.name), count)
+    run_counted(command, &format!("{}/{}", target.package, target.name), count)
 }
 
 fn run_doc_tests(root: &Path, count: &mut Count, failed: &mut Vec<String>) -> anyhow::Result<()> {
-    if !run_counted(root, &["test", "--quiet", "--locked", "--workspace", "--doc"], "documentation", count)? {
+    let mut command = Command::new("cargo");
+    command.current_dir(root).args(["test", "--quiet", "--locked", "--workspace", "--doc"]);
+    if !run_counted(command, "documentation", count)? {
         failed.push("documentation".to_owned());
     }
     Ok(())
 }
 
-/// Runs tests through cargo, which gives them their environment, and adds up what their runner says.
-fn run_counted(root: &Path, arguments: &[&str], name: &str, count: &mut Count) -> anyhow::Result<bool> {
-    let output = Command::new("cargo")
-        .args(arguments)
-        .current_dir(root)
+/// Runs tests, and adds up what their runner says.
+fn run_counted(mut command: Command, name: &str, count: &mut Count) -> anyhow::Result<bool> {
+    let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .context("`cargo` can't be started")?;
+        .with_context(|| format!("{name}: can't be started"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let mut here = Count::default();
     for line in text.lines().filter_map(|line| line.strip_prefix("test result: ")) {
