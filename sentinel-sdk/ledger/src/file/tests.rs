@@ -1,19 +1,28 @@
 //! The file on a real file system: goes on, is torn, is full, is another's.
 
+use std::process::{Command, Stdio};
+use std::sync::{RwLock, RwLockReadGuard};
+
 use super::*;
 use crate::Broken;
 
-struct Folder(PathBuf);
+/// Between fork and exec a child has its parent's files open, and so holds their locks: none is started while a test has a ledger open.
+static NO_CHILD_IS_STARTED: RwLock<()> = RwLock::new(());
+
+struct Folder {
+    path: PathBuf,
+    _guard: RwLockReadGuard<'static, ()>,
+}
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("sentinel-ledger-{name}-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&folder));
-        Self(folder)
+        let path = std::env::temp_dir().join(format!("sentinel-ledger-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&path));
+        Self { path, _guard: NO_CHILD_IS_STARTED.read().unwrap() }
     }
 
     fn file(&self) -> PathBuf {
-        self.0.join("state/ledger.jsonl")
+        self.path.join("state/ledger.jsonl")
     }
 
     fn open(&self) -> Result<(FileLog, Option<TornTail>), LedgerError> {
@@ -23,7 +32,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
+        drop(std::fs::remove_dir_all(&self.path));
     }
 }
 
@@ -150,13 +159,18 @@ fn is_in_its_own_process(test: &str) -> bool {
     if std::env::var_os("SENTINEL_LEDGER_LIMIT").is_some() {
         return true;
     }
-    let output = std::process::Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .args(["-c", "trap '' XFSZ; exec \"$0\" --exact \"$1\""])
         .arg(std::env::current_exe().unwrap())
         .arg(format!("file::tests::{test}"))
         .env("SENTINEL_LEDGER_LIMIT", "1")
-        .output()
-        .unwrap();
+        .stdout(Stdio::piped());
+    let child = {
+        let _none_is_open = NO_CHILD_IS_STARTED.write().unwrap();
+        command.spawn().unwrap()
+    };
+    let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     false
