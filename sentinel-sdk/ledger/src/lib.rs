@@ -27,12 +27,14 @@
 mod chain;
 mod file;
 mod memory;
+mod segments;
 mod tail;
 mod verify;
 
 pub use chain::{Broken, Head};
 pub use file::{FileLog, LedgerError, TornTail};
 pub use memory::{MemoryError, MemoryLog};
+pub use segments::{rotated, segments};
 pub use tail::{Follow, last_lines};
 pub use verify::{Summary, VerifyError, verify};
 
