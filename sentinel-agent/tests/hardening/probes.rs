@@ -69,7 +69,7 @@ fn attempt(name: &str, argument: &str) -> io::Result<()> {
             call(libc::SYS_pidfd_getfd, [pidfd.as_raw_fd().into(), 0, 0, 0])?;
         }
         "leads-no-session" => {
-            // SAFETY: asks only. Not rustix's: it takes a leader outside this PID namespace, 0, for a bug.
+            // SAFETY: asks only. Not rustix's: it takes 0, the session of whoever never left that of the first process, for a bug.
             let leader = unsafe { libc::getsid(0) };
             expect(leader != rustix::process::getpid().as_raw_nonzero().get(), "it leads its own session")?;
         }
