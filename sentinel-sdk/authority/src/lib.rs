@@ -17,6 +17,7 @@ mod fold;
 mod ledger;
 mod line;
 mod rebuild;
+pub mod redact;
 #[cfg(test)]
 mod tests;
 mod timestamp;
