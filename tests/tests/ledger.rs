@@ -86,6 +86,26 @@ fn tail_shows_the_last_lines_in_words() {
 }
 
 #[test]
+fn the_lines_asked_for_are_shown_queried_and_exported() {
+    let (host, _server) = lived_in();
+    let ledger = host.ledger();
+    let fetch = ledger.iter().find(|line| line["action"] == "fetch").expect("it is recorded");
+    let shown = sentinel(&host, &["ledger", "show", fetch["id"].as_str().unwrap_or_default()]);
+    let lines = |text: &str, part: &str| text.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(lines(&shown.stdout, "\"outcome\": "), 2, "start and end: {}{}", shown.stdout, shown.stderr);
+    let query = sentinel(&host, &["ledger", "query", "--interventions"]);
+    assert_eq!(lines(&query.stdout, "drop") + lines(&query.stdout, "kernel."), 3, "{}", query.stdout);
+    assert_eq!(lines(&query.stdout, "fetch"), 0, "{}", query.stdout);
+    let verbatim = sentinel(&host, &["ledger", "query", "--json"]);
+    assert_eq!(verbatim.stdout, std::fs::read_to_string(host.ledger_path()).unwrap());
+    let none = sentinel(&host, &["ledger", "query", "--session", "nobody"]);
+    assert_eq!((none.status, none.stdout.as_str()), (Some(0), ""), "{}", none.stderr);
+    assert!(none.stderr.contains("matches"), "{}", none.stderr);
+    let export = sentinel(&host, &["ledger", "export", "--format", "csv", "--kind", "action"]);
+    assert_eq!(export.stdout.split("\r\n").count(), 5, "head, three lines and an end: {}", export.stdout);
+}
+
+#[test]
 fn why_tells_what_was_tried_and_what_would_allow_it() {
     let server = Server::start();
     let host = Host::with_policy("strict_mode: true\n");
