@@ -79,7 +79,7 @@ impl Btf {
         Self::parse(bytes)
     }
 
-    fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
+    pub(super) fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
         if half(&bytes, 0) != Some(MAGIC) {
             return Err(BtfError::Damaged("it doesn't begin with BTF's magic number"));
         }
