@@ -1,4 +1,4 @@
-//! Checks that every dependency, of the workspace and of the eBPF object, may be shipped under MIT.
+//! Checks that every dependency, of the workspace, of the eBPF object and of the fuzz targets, may be shipped under MIT.
 //!
 //! Invariant: a dependency whose licence can't be read is a failure, never a pass.
 
@@ -18,19 +18,20 @@ const ACCEPTED: &[&str] = &[
     "ISC",
     "MIT",
     "MIT-0",
+    "NCSA",
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
 ];
 
-/// Checks the dependencies of both lock files.
+/// Checks the dependencies of every lock file.
 ///
 /// # Errors
 /// Names every dependency whose licence is missing, unreadable or not accepted.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     let mut refused = Vec::new();
     let mut checked = 0_usize;
-    for manifest in ["Cargo.toml", "sentinel-ebpf/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "sentinel-ebpf/Cargo.toml", "tests/fuzz/Cargo.toml"] {
         let manifest = root.join(manifest);
         let metadata = output(
             root,

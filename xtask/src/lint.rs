@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use crate::command::{output, run};
-use crate::{build_ebpf, licences};
+use crate::{build_ebpf, fuzz, licences};
 
 /// A file past this has two subjects.
 const MOST_LINES: usize = 600;
@@ -14,12 +14,15 @@ pub(crate) fn lint(root: &Path) -> anyhow::Result<()> {
     // Clippy compiles the agent, whose build script embeds the object.
     build_ebpf::build_ebpf(root)?;
     run(root, "cargo", &["fmt", "--all", "--check"])?;
-    run(&root.join("sentinel-ebpf"), "cargo", &["fmt", "--check"])?;
+    for folder in ["sentinel-ebpf", "tests/fuzz"] {
+        run(&root.join(folder), "cargo", &["fmt", "--check"])?;
+    }
     run(
         root,
         "cargo",
         &["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"],
     )?;
+    fuzz::lint(root)?;
     licences::check(root)?;
     check_sizes(root)?;
     println!("lint: passed");

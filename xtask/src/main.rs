@@ -6,6 +6,7 @@ mod bench;
 mod build_ebpf;
 mod command;
 mod demo;
+mod fuzz;
 mod leftovers;
 mod licences;
 mod lint;
@@ -42,6 +43,15 @@ enum Task {
         /// Only tests whose name has this in it.
         filter: Option<String>,
     },
+    /// Throws bytes at everything that reads what others wrote, and keeps those that break it.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, default_value_t = 20)]
+        seconds: u32,
+        /// Only this target.
+        #[arg(long)]
+        target: Option<String>,
+    },
     /// Checks the house rules: format, lints, licences.
     Lint,
     /// Prints what a guarded action, a connect and an exec cost.
@@ -55,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         Task::BuildEbpf => build_ebpf::build_ebpf(root),
         Task::Demo => demo::demo(root),
         Task::Test { filter } => test::test(root, filter.as_deref()),
+        Task::Fuzz { seconds, target } => fuzz::fuzz(root, seconds, target.as_deref()),
         Task::Lint => lint::lint(root),
         Task::Bench => bench::bench(root),
     }

@@ -11,6 +11,7 @@ use crate::toolchain::{self, BPF_LINKER_VERSION, DEBIAN_COMPILER, DEBIAN_LLVM, L
 /// A program that tests or builds call, the package that has it, and what for.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("cc", "gcc", "links Rust programs"),
+    ("c++", "g++", "compiles the fuzzer's engine"),
     ("curl", "curl", "the demo's unmodified program"),
     ("bpftool", "bpftool", "tells what a test run leaves in the kernel"),
     ("setsid", "util-linux", "keeps the clean-up after a killed test run alive"),

@@ -13,7 +13,10 @@ use crate::command::{output, run};
 use crate::leftovers::Snapshot;
 use crate::reaper::Reaper;
 use crate::tiers::{Tier, Tiers};
-use crate::{build_ebpf, setup};
+use crate::{build_ebpf, fuzz, setup};
+
+/// How long each fuzz target runs: long enough to reach what it reached before, and a little more.
+const FUZZ_SECONDS: u32 = 20;
 
 /// One test program.
 #[derive(Debug)]
@@ -37,7 +40,9 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
     // The end-to-end tests start the programs themselves, so these have to be there, and current.
     run(root, "cargo", &["build", "--workspace", "--bins", "--examples", "--locked"])?;
     let targets = build_tests(root)?;
-    let tests = list(root, &targets)?;
+    let fuzz_targets = fuzz::build(root)?;
+    let mut tests = list(root, &targets)?;
+    tests.extend(fuzz_targets.iter().map(fuzz::Target::test));
     let tiers = Tiers::read(root)?.sort(&tests)?;
 
     let before = Snapshot::take(root)?;
@@ -53,6 +58,20 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
             .collect();
         if !run_target(target, filter, &soak, &mut count)? {
             failed_targets.push(format!("{}/{}", target.package, target.name));
+        }
+    }
+    for target in &fuzz_targets {
+        let test = target.test();
+        if tiers.get(&test) != Some(&Tier::Ci) || filter.is_some_and(|filter| !test.contains(filter)) {
+            continue;
+        }
+        match target.run(root, FUZZ_SECONDS) {
+            Ok(()) => count.passed += 1,
+            Err(finding) => {
+                println!("{finding:#}");
+                count.failed += 1;
+                failed_targets.push(test);
+            }
         }
     }
     if filter.is_none() {

@@ -60,7 +60,7 @@ impl Tiers {
         Ok(Self { rules })
     }
 
-    /// Puts each test (`package/target::name`) in its tier.
+    /// Puts each test (`package/target::name`, or `package/target` where the target is one) in its tier.
     ///
     /// # Errors
     /// Names the tests that no rule fits, and the rules that fit no test.
@@ -93,7 +93,7 @@ impl Tiers {
 fn fits(rule: &str, test: &str) -> bool {
     match test.strip_prefix(rule) {
         Some(rest) if rule.contains("::") => rest.is_empty() || !rule.ends_with(':'),
-        Some(rest) if rule.contains('/') => rest.starts_with("::"),
+        Some(rest) if rule.contains('/') => rest.is_empty() || rest.starts_with("::"),
         Some(rest) => rest.starts_with('/'),
         None => false,
     }
@@ -130,6 +130,13 @@ mod tests {
     fn a_rule_about_nothing_fails() {
         let tiers = tiers("'engine', 'gone'", "").unwrap();
         assert!(sort(&tiers, &["engine/lib::a"]).is_err());
+    }
+
+    #[test]
+    fn a_target_that_is_one_test_has_its_own_rule() {
+        let tiers = tiers("'fuzz'", "'fuzz/policy'").unwrap();
+        let sorted = sort(&tiers, &["fuzz/policies", "fuzz/policy"]).unwrap();
+        assert_eq!(sorted.values().copied().collect::<Vec<_>>(), [Tier::Ci, Tier::Soak]);
     }
 
     #[test]
