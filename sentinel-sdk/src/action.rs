@@ -1,9 +1,12 @@
 //! An action that is to be begun.
 
+use std::time::Duration;
+
 use sentinel_proto::app::{Answer, Begin, Reply, Request};
-use sentinel_proto::{ActionId, ActionName, Decision, Denial, Money, Payload, Reason, Tag};
+use sentinel_proto::{ActionId, ActionName, Decision, Denial, Money, Payload, Reason, RiskLevel, Tag};
 use serde::Serialize;
 
+use crate::approval::{self, Word};
 use crate::client::Client;
 use crate::error::Error;
 use crate::guard::{AsyncGuard, Guard, InFlight};
@@ -32,14 +35,26 @@ pub struct Action {
     name: String,
     cost: Money,
     tags: Vec<String>,
+    risk_level: Option<String>,
     inputs: Payload,
+    /// The longest to wait for a human's word; none: as long as the policy lets it.
+    approval_patience: Option<Duration>,
     /// The first mistake in what was declared. It denies the action.
     mistake: Option<String>,
 }
 
 impl Action {
     pub(crate) fn new(client: Client, name: String) -> Self {
-        Self { client, name, cost: Money::ZERO, tags: Vec::new(), inputs: Payload::null(), mistake: None }
+        Self {
+            client,
+            name,
+            cost: Money::ZERO,
+            tags: Vec::new(),
+            risk_level: None,
+            inputs: Payload::null(),
+            approval_patience: None,
+            mistake: None,
+        }
     }
 
     /// What it is expected to cost, in US dollars. The policy may charge more, never less. Not a number, or a negative
@@ -63,6 +78,19 @@ impl Action {
         self
     }
 
+    /// How risky it is: a word that the policy may ask a human about. Upper and lower case are alike.
+    pub fn risk_level(mut self, level: impl Into<String>) -> Self {
+        self.risk_level = Some(level.into());
+        self
+    }
+
+    /// How long to wait for a human's word, where the policy wants one; otherwise as long as the policy lets it wait. After that the wish is
+    /// withdrawn, and the action denied. Zero: it is denied at once, and the wish stays for who asks again.
+    pub fn wait_for_approval(mut self, patience: Duration) -> Self {
+        self.approval_patience = Some(patience);
+        self
+    }
+
     /// What it is called with, for the ledger. Beyond 64 KiB of JSON only the beginning and a digest are kept.
     pub fn inputs<T: Serialize + ?Sized>(self, inputs: &T) -> Self {
         self.recorded_inputs(record::payload(inputs))
@@ -79,6 +107,9 @@ impl Action {
     }
 
     /// Asks whether it may run. It runs from now on, until the guard says how it ended.
+    ///
+    /// Where the policy wants a human's word, it waits for that; see [`Action::wait_for_approval`]. A program that is started anew and asks for the
+    /// same action finds the same wish, and so does one whose agent was.
     ///
     /// Waits in its task on a tokio runtime, which must drive I/O and time; elsewhere its thread is blocked.
     /// Dropping the future before it is done takes back what the agent may have allowed meanwhile.
@@ -98,22 +129,30 @@ impl Action {
     }
 
     async fn ask(self, waiting: Waiting) -> Result<InFlight, Error> {
-        let Self { client, name, cost, tags, inputs, mistake } = self;
-        let begin = match mistake {
+        let Self { client, name, cost, tags, risk_level, inputs, approval_patience, mistake } = self;
+        let valid = match mistake {
             Some(mistake) => Err(mistake),
-            None => named(&name, &tags),
+            None => named(&name, &tags, risk_level),
         };
-        let (action, tags) = match begin {
+        let (action, tags, risk_level) = match valid {
             Ok(valid) => valid,
             Err(cause) => {
                 let denial = Denial { reason: Reason::InvalidRequest { cause }, rule: None };
                 return Err(Error::denied(&name, denial, client));
             }
         };
-        let begin = |request| Request::Begin(Begin { request, action, cost_usd: cost, tags, inputs });
-        let (reply, connection) = match client.ask(begin, None, waiting).await {
-            Ok(answered) => answered,
-            Err(error) => return Err(Error::not_begun(&name, &error, client)),
+        let begin = Begin { request: 0, action, cost_usd: cost, tags, risk_level, inputs };
+        let (reply, connection) = loop {
+            let request = |request| Request::Begin(Begin { request, ..begin.clone() });
+            let (reply, connection) = match client.ask(request, None, waiting).await {
+                Ok(answered) => answered,
+                Err(error) => return Err(Error::not_begun(&name, &error, client)),
+            };
+            let Some(wish) = approval::wish_of(&reply) else { break (reply, connection) };
+            match approval::wait(&client, wish, approval_patience, waiting).await {
+                Word::Yes => {}
+                Word::No(denial) => return Err(Error::denied(&name, denial, client)),
+            }
         };
         let allows = matches!(&reply, Reply::Decision(answer) if answer.decision == Decision::Allow);
         match started(reply) {
@@ -136,10 +175,16 @@ struct Started {
     has_doors: bool,
 }
 
-fn named(name: &str, tags: &[String]) -> Result<(ActionName, Vec<Tag>), String> {
+fn named(
+    name: &str,
+    tags: &[String],
+    risk_level: Option<String>,
+) -> Result<(ActionName, Vec<Tag>, Option<RiskLevel>), String> {
     let name = ActionName::new(name).map_err(|error| error.to_string())?;
     let tags: Result<Vec<Tag>, _> = tags.iter().map(|tag| Tag::new(tag.as_str())).collect();
-    Ok((name, tags.map_err(|error| format!("of a tag: {error}"))?))
+    let risk_level = risk_level.map(RiskLevel::new).transpose();
+    let risk_level = risk_level.map_err(|error| format!("of a risk level: {error}"))?;
+    Ok((name, tags.map_err(|error| format!("of a tag: {error}"))?, risk_level))
 }
 
 /// Reads an answer. Anything but a plain *allow* denies.
@@ -149,7 +194,7 @@ fn started(reply: Reply) -> Result<Started, Denial> {
     let answer = match reply {
         Reply::Decision(answer) => *answer,
         Reply::Refused(refused) => return Err(because(LinkError::Refused(refused).reason())),
-        Reply::Welcome(_) | Reply::Ended(_) | Reply::Denials(_) | Reply::Totals(_) => {
+        Reply::Welcome(_) | Reply::Ended(_) | Reply::Denials(_) | Reply::Totals(_) | Reply::Approval(_) => {
             return Err(because(LinkError::Unexpected.reason()));
         }
     };
@@ -162,7 +207,7 @@ fn started(reply: Reply) -> Result<Started, Denial> {
         }
         Answer { denial: Some(denial), .. } => Err(denial),
         Answer { decision: Decision::Pending, .. } => {
-            Err(unavailable("it wants a human to decide, which this version can't wait for"))
+            Err(unavailable("it wants a human to decide, but doesn't say which wish that is"))
         }
         Answer { decision: Decision::Deny, .. } => Err(unavailable("it denied without a reason")),
     }

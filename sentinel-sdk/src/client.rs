@@ -155,6 +155,16 @@ impl Client {
         self.pool().ask(request, preferred, waiting, Deadline::after(self.deadline)).await
     }
 
+    /// As [`Client::ask`], for an answer that may take so long.
+    pub(crate) async fn ask_apart(
+        &self,
+        request: impl FnOnce(RequestId) -> Request,
+        waiting: Waiting,
+        deadline: Deadline,
+    ) -> Result<Reply, LinkError> {
+        self.pool().ask_apart(request, waiting, Deadline::after(self.deadline), deadline).await
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         self.place.pool.get_or_make(|parents| {
             if let Some(parents) = parents {

@@ -69,6 +69,7 @@
 //! its own actions, on connections of its own, and a guard that it inherits says nothing.
 
 mod action;
+mod approval;
 mod client;
 mod error;
 mod explain;

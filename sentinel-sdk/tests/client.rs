@@ -5,6 +5,7 @@ mod agent;
 use std::time::{Duration, Instant};
 
 use agent::{Agent, fresh_path};
+use sentinel_proto::app::Request;
 use sentinel_proto::{Money, Outcome, VERSION};
 use sentinel_sdk::{Client, Reason, Settlement};
 
@@ -263,4 +264,62 @@ fn long_outputs_leave_a_digest() {
     let outputs: serde_json::Value = serde_json::from_str(agent.end("long").outputs.as_json()).unwrap();
     assert_eq!(outputs["bytes"], 1_000_002);
     assert_eq!(outputs["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn an_action_that_a_human_approves_is_asked_for_again_and_runs() {
+    let agent = Agent::start();
+    client(&agent).action("ask-yes").begin_blocking().unwrap().success(&());
+    let asked: Vec<&str> = agent
+        .seen()
+        .iter()
+        .filter_map(|seen| match &seen.request {
+            Request::Begin(_) => Some("begin"),
+            Request::AwaitApproval(_) => Some("await"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked, ["begin", "await", "begin"]);
+}
+
+#[test]
+fn an_action_that_a_human_rejects_is_denied_with_the_note() {
+    let agent = Agent::start();
+    let text = client(&agent).action("ask-no").begin_blocking().unwrap_err().to_string();
+    assert!(text.contains("an operator rejected it: not today"), "{text}");
+}
+
+#[test]
+fn a_wish_that_nobody_answers_in_time_is_withdrawn() {
+    let agent = Agent::start();
+    let action = client(&agent).action("ask-never").wait_for_approval(Duration::from_millis(100));
+    let error = action.begin_blocking().unwrap_err();
+    assert_eq!(error.reason_code(), Some("APPROVAL_CANCELLED"));
+    assert!(agent.seen().iter().any(|seen| matches!(seen.request, Request::CancelApproval(_))));
+}
+
+#[test]
+fn who_does_not_want_to_wait_is_told_at_once_and_leaves_the_wish() {
+    let agent = Agent::start();
+    let error =
+        client(&agent).action("ask-yes").wait_for_approval(Duration::ZERO).begin_blocking().unwrap_err();
+    assert_eq!(error.reason_code(), Some("APPROVAL_NEEDED"));
+    assert!(!agent.seen().iter().any(|seen| matches!(seen.request, Request::CancelApproval(_))));
+}
+
+#[test]
+fn many_that_wait_for_a_human_keep_no_other_from_being_asked() {
+    let agent = Agent::start();
+    let client = client(&agent);
+    std::thread::scope(|scope| {
+        for number in 0..12 {
+            let action = client.action(format!("ask-never-{number}"));
+            scope
+                .spawn(|| action.wait_for_approval(Duration::from_millis(500)).begin_blocking().unwrap_err());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let start = Instant::now();
+        client.action("plain").begin_blocking().unwrap().cancel();
+        assert!(start.elapsed() < Duration::from_millis(300), "it waited for those");
+    });
 }

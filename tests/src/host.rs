@@ -130,13 +130,28 @@ impl Host {
         self.folder.join("state/ledger.jsonl")
     }
 
+    /// The parts of its ledger, oldest first.
+    #[must_use]
+    pub fn ledger_parts(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.join("state")).into_iter().flatten().flatten();
+        let mut parts: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        parts.retain(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("ledger-") && name.ends_with(".jsonl")
+        });
+        parts.sort();
+        parts.push(self.ledger_path());
+        parts
+    }
+
     /// Its ledger's lines so far.
     ///
     /// # Panics
     /// If one is no JSON.
     #[must_use]
     pub fn ledger(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.ledger_path()).unwrap_or_default();
+        let parts = self.ledger_parts();
+        let text: String = parts.iter().filter_map(|part| std::fs::read_to_string(part).ok()).collect();
         text.lines().map(|line| serde_json::from_str(line).expect("a ledger line is JSON")).collect()
     }
 
@@ -183,6 +198,22 @@ impl Host {
         let mut command = Command::new(program("sentinel"));
         command.args(arguments).env_remove("SUDO_UID").env_remove("SUDO_GID");
         command
+    }
+
+    /// Runs `sentinel` with these arguments, an operator's, against this agent.
+    #[must_use]
+    pub fn operate(&self, arguments: &[&str]) -> Finished {
+        let mut command = self.sentinel(arguments);
+        command.arg("--runtime").arg(self.runtime());
+        Finished::of(command)
+    }
+
+    /// Writes a policy anew. It holds after a `sentinel reload`.
+    ///
+    /// # Panics
+    /// Never: the folder is its own.
+    pub fn write_policy(&self, name: &str, yaml: &str) {
+        std::fs::write(self.folder.join(format!("policies/{name}.yaml")), yaml).expect("own folder");
     }
 
     /// `sentinel run --policy test -- COMMAND`, not started yet.

@@ -203,3 +203,92 @@ fn a_ledger_on_a_full_disk_denies_new_actions_and_says_why() {
     assert_eq!(lines.last().copied(), Some("begin=call deny LEDGER_UNAVAILABLE"), "{}", finished.stderr);
     assert_eq!(verify.code(), Some(0), "nothing is half written");
 }
+
+/// What a stranger says of all parts of a ledger, up to its head.
+fn stranger(host: &Host) -> Option<i32> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/verify_ledger.py");
+    let mut command = std::process::Command::new("/usr/bin/python3");
+    command.arg(script).arg("--expect-head").arg(host.folder.join("state/ledger.head"));
+    command.args(host.ledger_parts()).status().unwrap().code()
+}
+
+#[test]
+fn a_ledger_that_grows_is_rotated_and_a_new_agent_goes_on_with_its_totals() {
+    let mut host = Host::with_policy("budgets: {session: 1000}\n");
+    let stop = host.folder.join("stop").display().to_string();
+    let probe = sentinel_tests::program("probe").display().to_string();
+    let run = |steps: &[&str]| {
+        let command: Vec<&str> = std::iter::once(probe.as_str()).chain(steps.iter().copied()).collect();
+        host.run_command(&["--session", "daily"], &command)
+    };
+    let storm = sentinel_tests::Running::start(run(&[&format!("storm={stop},call,0.001"), "totals"]));
+    sentinel_tests::wait_until("three parts", std::time::Duration::from_secs(60), || {
+        host.ledger_parts().len() >= 3
+    });
+    std::fs::write(&stop, "").unwrap();
+    let totals = storm.finish().lines().last().map(|line| (*line).to_owned()).unwrap();
+    assert!(totals.starts_with("totals session="), "{totals}");
+    let total = totals.split(' ').nth(1).unwrap().to_owned();
+    host.kill_agent();
+    host.start_agent();
+    let after = Finished::of(run_in(&host, "daily", &[&probe, "totals"]));
+    assert!(after.stdout.contains(&total), "{total} is missing in {}", after.stdout);
+    let verify = sentinel(&host, &["ledger", "verify"]);
+    assert_eq!(verify.status, Some(0), "{}{}", verify.stdout, verify.stderr);
+    assert!(!verify.stdout.contains("older parts"), "{}", verify.stdout);
+    assert_eq!(stranger(&host), Some(0));
+    // A part that is replaced is found.
+    let parts = host.ledger_parts();
+    std::fs::copy(&parts[1], &parts[0]).unwrap();
+    assert_eq!(sentinel(&host, &["ledger", "verify"]).status, Some(1));
+    assert_eq!(stranger(&host), Some(1));
+}
+
+fn run_in(host: &Host, session: &str, command: &[&str]) -> std::process::Command {
+    host.run_command(&["--session", session], command)
+}
+
+#[test]
+fn a_ledger_that_somebody_moves_away_goes_on_in_a_new_file_with_all_that_was_known() {
+    let mut host = Host::with_policy("budgets: {session: 1}\n");
+    let probe = sentinel_tests::program("probe").display().to_string();
+    let call =
+        |host: &Host| Finished::of(run_in(host, "daily", &[&probe, "begin=call,0.4", "end", "totals"]));
+    assert!(call(&host).stdout.contains("session=0.4 "));
+    let kept = host.folder.join("kept.jsonl");
+    std::fs::rename(host.ledger_path(), &kept).unwrap();
+    sentinel_tests::wait_until("a new file", std::time::Duration::from_secs(10), || {
+        host.ledger_path().exists()
+    });
+    assert_eq!(host.ledger()[0]["action"], "state");
+    host.kill_agent();
+    host.start_agent();
+    assert!(call(&host).stdout.contains("session=0.8 "));
+    assert!(call(&host).stdout.contains("deny BUDGET_EXCEEDED"));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/verify_ledger.py");
+    let both = std::process::Command::new("/usr/bin/python3")
+        .arg(script)
+        .args([&kept, &host.ledger_path()])
+        .status()
+        .unwrap();
+    assert!(both.success(), "both files are one chain");
+}
+
+#[test]
+fn a_ledger_that_was_cut_off_keeps_the_agent_from_starting() {
+    let mut host = Host::with_policy("strict_mode: true\n");
+    assert_eq!(host.probe(&["begin=call", "end", "sleep=300"]).status, Some(0));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    host.kill_agent();
+    let text = std::fs::read_to_string(host.ledger_path()).unwrap();
+    let cut: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
+    std::fs::write(host.ledger_path(), cut).unwrap();
+    assert_eq!(sentinel(&host, &["ledger", "verify"]).status, Some(1));
+    let start = Finished::of(host.agent_command());
+    assert_eq!(start.status, Some(71), "{}", start.stderr);
+    assert!(start.stderr.contains("is known to have been written"), "{}", start.stderr);
+    // Moved away by somebody who knows: it begins anew, and says so.
+    std::fs::remove_file(host.ledger_path()).unwrap();
+    host.start_agent();
+    assert_eq!(host.ledger_of("ledger.gap", "recorded").len(), 1);
+}

@@ -48,13 +48,51 @@ print('tries', tries)
 }
 
 #[test]
-fn the_next_agent_ends_the_sessions_of_the_killed_one_and_goes_on_with_its_ledger() {
-    let mut host = Host::with_policy("budgets: {session: 1}\n");
-    let mut probe = host.start_probe(&["begin=call,0.25", "sleep=60000"]);
-    probe.wait_for_line("begin=call,0.25 allow");
+fn the_next_agent_takes_the_sessions_of_the_killed_one_over_and_interrupts_their_actions() {
+    let (granted, baseline) = (Server::start(), Server::start());
+    let mut host = Host::with_policy(format!(
+        "budgets: {{session: 1}}\nactions:\n  call: {{grants: {{network: [\"{}\"]}}}}\nenforcement: {{network: {{allow: [\"{}\"]}}}}\n",
+        granted.address(),
+        baseline.address()
+    ));
+    let go = host.folder.join("go").display().to_string();
+    let (to_granted, to_baseline) =
+        (format!("connect={}", granted.address()), format!("connect={}", baseline.address()));
+    let probe = host.start_probe(&[
+        "begin=call,0.25",
+        &to_granted,
+        "say=up",
+        &format!("await={go}"),
+        &to_granted,
+        &to_baseline,
+        "end",
+        "begin=call,0.5",
+        &to_granted,
+        "end",
+        "begin=call,0.5",
+        "totals",
+    ]);
+    probe.wait_for_line("up");
     host.kill_agent();
     host.start_agent();
-    wait_until("the end of the orphaned session", Duration::from_secs(10), || probe.has_ended());
+    // At once: the heartbeat of the dead agent is younger than 5 s, and that of the new one is there.
+    std::fs::write(&go, "").unwrap();
+    let probe = probe.finish();
+    let expected = [
+        "begin=call,0.25 allow",
+        &format!("{to_granted} ok"),
+        "up",
+        &format!("await={go} ok"),
+        &format!("{to_granted} EPERM"),
+        &format!("{to_baseline} ok"),
+        "end",
+        "begin=call,0.5 allow",
+        &format!("{to_granted} ok"),
+        "end",
+        "begin=call,0.5 deny BUDGET_EXCEEDED",
+        "totals session=0.75 run=0.75",
+    ];
+    assert_eq!(probe.lines(), expected, "{}\n{}", probe.stderr, host.log());
     let interrupted = host.ledger_of("call", "interrupted");
     assert_eq!(interrupted.len(), 1, "{:#?}", host.ledger());
     assert_eq!(interrupted[0]["cost_usd"], 0.25, "what was in flight is charged in full");
@@ -95,4 +133,198 @@ fn is_running(marker: &str) -> bool {
         let line = String::from_utf8_lossy(&line);
         line.contains("python3") && !line.contains("sentinel\0run") && line.contains(marker)
     })
+}
+
+#[test]
+fn a_launcher_finds_the_next_agent_and_its_end_ends_the_session() {
+    let mut host = Host::with_policy("strict_mode: true\n");
+    let marker = format!("sentinel-adopted-{}", std::process::id());
+    let script = format!("import time; print('up', flush=True); time.sleep(60)  # {marker}");
+    let mut run = sentinel_tests::Running::start(host.run_command(&[], &["/usr/bin/python3", "-c", &script]));
+    run.wait_for_line("up");
+    host.kill_agent();
+    host.start_agent();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(is_running(&marker), "{}", host.log());
+    run.kill();
+    wait_until("the end of its command", Duration::from_secs(10), || !is_running(&marker));
+    wait_until("its ledger line", Duration::from_secs(10), || {
+        host.ledger_of("session.ended", "recorded").len() == 1
+    });
+}
+
+#[test]
+fn an_agent_whose_policy_is_gone_ends_the_session_that_was_under_it() {
+    let mut host = Host::builder().policy("test", "strict_mode: true\n").policy("other", "{}\n").start();
+    let mut probe = host.start_probe(&["say=up", "sleep=60000"]);
+    probe.wait_for_line("up");
+    host.kill_agent();
+    std::fs::remove_file(host.folder.join("policies/test.yaml")).unwrap();
+    host.start_agent();
+    wait_until("the end of the session", Duration::from_secs(10), || probe.has_ended());
+    assert!(host.log().contains("its policy `test` is not there any more"), "{}", host.log());
+}
+
+#[test]
+fn a_session_is_taken_over_under_the_policy_that_is_there_now() {
+    let server = Server::start();
+    let mut host =
+        Host::with_policy(format!("enforcement: {{network: {{allow: [\"{}\"]}}}}\n", server.address()));
+    let go = host.folder.join("go").display().to_string();
+    let connect = format!("connect={}", server.address());
+    let probe = host.start_probe(&[&connect, "say=up", &format!("await={go}"), &connect]);
+    probe.wait_for_line("up");
+    host.kill_agent();
+    host.write_policy("test", "strict_mode: true\n");
+    host.start_agent();
+    std::fs::write(&go, "").unwrap();
+    let probe = probe.finish();
+    assert_eq!(probe.lines()[3..], [format!("{connect} EPERM")], "{}", probe.stderr);
+    assert_eq!(host.ledger_of("policy.changed", "recorded").len(), 1);
+}
+
+#[test]
+fn a_wish_outlives_the_agent_and_the_application_goes_on_waiting_for_it() {
+    let mut host = Host::with_policy("approvals: {actions: [pay], timeout_seconds: 60}\n");
+    let probe = host.start_probe(&["begin=pay,0.5"]);
+    let pending = |host: &Host| {
+        let list = host.operate(&["approvals"]).stdout;
+        let waits = list.lines().find(|line| line.contains(", waits, "));
+        waits.and_then(|line| line.split_whitespace().next()).map(str::to_owned)
+    };
+    wait_until("a wish", Duration::from_secs(10), || pending(&host).is_some());
+    let id = pending(&host).unwrap();
+    host.kill_agent();
+    host.start_agent();
+    assert_eq!(pending(&host), Some(id.clone()));
+    assert_eq!(host.operate(&["approvals", "approve", &id]).status, Some(0));
+    assert_eq!(probe.finish().lines(), ["begin=pay,0.5 allow"]);
+}
+
+#[test]
+fn a_paused_session_stays_paused_under_the_next_agent() {
+    let mut host = Host::with_policy("strict_mode: true\n");
+    let probe = host.start_probe(&["say=up", "sleep=300", "say=over"]);
+    probe.wait_for_line("up");
+    assert_eq!(host.operate(&["pause", "1"]).status, Some(0));
+    host.kill_agent();
+    host.start_agent();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!probe.stdout().contains("over"));
+    assert!(host.operate(&["status"]).stdout.contains("PAUSED"));
+    assert_eq!(host.operate(&["resume", "1"]).status, Some(0));
+    assert_eq!(probe.finish().lines(), ["up", "over"]);
+}
+
+/// Kills the agent so often while 8 processes begin and end actions without pause.
+const KILLS: usize = 50;
+
+#[test]
+fn whenever_the_agent_is_killed_nothing_answered_is_lost_and_no_limit_exceeded() {
+    let never = Server::start();
+    let mut host = Host::with_policy("budgets: {session: 20}\n");
+    let stop = host.folder.join("stop").display().to_string();
+    let storm = format!("storm={stop},call,0.01");
+    let script = format!(
+        "import os, socket, sys\nprint('up', flush=True)\nwhile not os.path.exists({stop:?}):\n    try: socket.create_connection(('127.0.0.1', {}), 1).close()\n    except OSError: pass\n",
+        never.address().port()
+    );
+    let hammer = sentinel_tests::Running::start(
+        host.run_command(&["--session", "hammer"], &["/usr/bin/python3", "-c", &script]),
+    );
+    hammer.wait_for_line("up");
+    let steps: Vec<&str> = (0..7).flat_map(|_| ["spawn", &storm, "done"]).chain([storm.as_str()]).collect();
+    let run = {
+        let path = sentinel_tests::program("probe").display().to_string();
+        let command: Vec<&str> = std::iter::once(path.as_str()).chain(steps).collect();
+        sentinel_tests::Running::start(host.run_command(&["--session", "storm"], &command))
+    };
+    for kill in 0..KILLS {
+        // At another moment each time.
+        std::thread::sleep(Duration::from_millis(20 + 7 * (kill as u64 % 9)));
+        host.kill_agent();
+        host.start_agent();
+    }
+    std::fs::write(&stop, "").unwrap();
+    let (run, _hammer) = (run.finish(), hammer.finish());
+    assert_eq!(never.accepted(), 0, "the address that was never granted was reached");
+
+    let lines = host.ledger();
+    let of = |outcome: &str| -> std::collections::BTreeSet<String> {
+        let all = lines.iter().filter(|line| line["action"] == "call" && line["outcome"] == outcome);
+        all.map(|line| line["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let started = of("started");
+    let seen: Vec<&str> = run.stdout.lines().filter_map(|line| line.strip_prefix("started ")).collect();
+    assert!(seen.len() > KILLS, "{} were let start: {}", seen.len(), run.stderr);
+    let lost: Vec<&&str> = seen.iter().filter(|id| !started.contains(**id)).collect();
+    assert!(lost.is_empty(), "answered but not in the ledger: {lost:?}");
+    let mut endings = 0;
+    let mut charged = 0.0;
+    for line in &lines {
+        let is_ending = !["started", "blocked"].contains(&line["outcome"].as_str().unwrap());
+        if line["action"] == "call" && is_ending {
+            assert!(started.contains(line["id"].as_str().unwrap()), "{line}");
+            endings += 1;
+            charged += line["cost_usd"].as_f64().unwrap();
+        }
+    }
+    assert_eq!(endings, started.len(), "each that started ends once");
+    assert!(charged <= 20.0 + 1e-6, "{charged} dollars of 20");
+    assert!(!of("interrupted").is_empty(), "no kill hit an action in flight");
+    let ledger = host.ledger_path().display().to_string();
+    let verify = Finished::of(host.sentinel(&["ledger", "verify", &ledger]));
+    assert_eq!(verify.status, Some(0), "{}{}", verify.stdout, verify.stderr);
+}
+
+#[test]
+fn a_full_disk_denies_with_that_reason_and_room_lets_it_go_on_by_itself() {
+    let mut host = Host::with_policy("budgets: {session: 1000}\n");
+    host.kill_agent();
+    let state = host.folder.join("state");
+    let mount = |options: &str| {
+        let status = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "sentinel-test"])
+            .arg(&state)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    };
+    mount("size=256k,mode=0700");
+    let full = FullDisk(state.clone());
+    host.start_agent();
+    let stop = host.folder.join("stop").display().to_string();
+    let go = host.folder.join("go").display().to_string();
+    let probe = host.start_probe(&[
+        &format!("storm={stop},call,0.01"),
+        "begin=call",
+        &format!("await={go}"),
+        "begin=call",
+        "end",
+    ]);
+    probe.wait_for_line("started");
+    let fill = full.0.join("fill");
+    let mut filler = std::fs::File::create(&fill).unwrap();
+    while std::io::Write::write_all(&mut filler, &[0; 512]).is_ok() {}
+    std::thread::sleep(Duration::from_millis(200));
+    std::fs::write(&stop, "").unwrap();
+    probe.wait_for_line("begin=call deny LEDGER_UNAVAILABLE");
+    drop(filler);
+    std::fs::remove_file(fill).unwrap();
+    std::fs::write(&go, "").unwrap();
+    let probe = probe.finish();
+    assert_eq!(probe.lines()[probe.lines().len() - 2..], ["begin=call allow", "end"], "{}", probe.stderr);
+    let ledger = host.ledger_path().display().to_string();
+    let verify = Finished::of(host.sentinel(&["ledger", "verify", &ledger]));
+    assert_eq!(verify.status, Some(0), "{}{}", verify.stdout, verify.stderr);
+    drop(host);
+}
+
+/// A small disk, which goes at the end, also after a failure.
+struct FullDisk(std::path::PathBuf);
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("--lazy").arg(&self.0).status());
+    }
 }

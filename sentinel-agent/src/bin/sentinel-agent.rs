@@ -28,8 +28,11 @@ struct Arguments {
     /// Stops at the end of standard input too
     #[arg(long)]
     until_stdin_closes: bool,
+    /// Leaves sessions running when it is stopped, for the next agent of this instance to take over
+    #[arg(long)]
+    keep_sessions: bool,
     /// Ends what dead agents left (sessions, pins, cgroups), and exits; with --instance what that one left
-    #[arg(long, conflicts_with_all = ["policies", "state", "runtime", "until_stdin_closes"])]
+    #[arg(long, conflicts_with_all = ["policies", "state", "runtime", "until_stdin_closes", "keep_sessions"])]
     sweep: bool,
 }
 
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         Err(error) => return tell(&error, ExitCode::from(78)),
     };
     let _closed = std::io::stderr().write_all(warnings.as_bytes());
-    let Arguments { state, runtime, instance, until_stdin_closes, .. } = arguments;
+    let Arguments { state, runtime, instance, until_stdin_closes, keep_sessions, .. } = arguments;
     let options = Options {
         policies,
         policies_folder: Some(arguments.policies),
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         runtime,
         instance: instance.unwrap_or_else(|| "host".to_owned()),
         until_stdin_closes,
+        keep_sessions,
     };
     match daemon::run(&options, || {}) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,9 @@
 //! The operator's commands: one file each.
 
+pub mod approvals;
+mod conversation;
 pub mod ledger;
+pub mod operate;
 pub mod policy;
 pub mod private_agent;
 pub mod run;
@@ -29,6 +32,18 @@ enum Command {
     Why(why::WhyArguments),
     /// Shows what a running agent does and holds
     Status(status::StatusArguments),
+    /// Says what waits for a human's word, and takes it
+    Approvals(approvals::ApprovalsArguments),
+    /// Freezes a session's processes and shuts its doors
+    Pause(operate::SessionArguments),
+    /// Lets a paused session go on
+    Resume(operate::SessionArguments),
+    /// Kills a session
+    Kill(operate::SessionArguments),
+    /// Kills all sessions of a running agent
+    StopAll(conversation::AgentArguments),
+    /// Has a running agent read its policies anew: all of them hold afterwards, or nothing changes
+    Reload(conversation::AgentArguments),
     /// Works on policies
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -47,6 +62,8 @@ enum PolicyCommand {
         /// The policy.
         file: PathBuf,
     },
+    /// Says what would happen to an action, and by which line
+    Explain(policy::ExplainArguments),
 }
 
 impl CommandLine {
@@ -57,7 +74,14 @@ impl CommandLine {
             Command::Run(arguments) => run::run(arguments),
             Command::Why(arguments) => why::why(arguments),
             Command::Status(arguments) => status::status(arguments),
+            Command::Approvals(arguments) => approvals::approvals(arguments),
+            Command::Pause(arguments) => operate::pause(arguments),
+            Command::Resume(arguments) => operate::resume(arguments),
+            Command::Kill(arguments) => operate::kill(arguments),
+            Command::StopAll(arguments) => operate::stop_all(arguments),
+            Command::Reload(arguments) => operate::reload(arguments),
             Command::Policy(PolicyCommand::Check { file }) => policy::check(file),
+            Command::Policy(PolicyCommand::Explain(arguments)) => policy::explain(arguments),
             Command::Ledger(command) => ledger::carry_out(command),
             Command::PrivateAgent(arguments) => private_agent::serve(arguments),
         }

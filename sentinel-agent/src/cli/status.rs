@@ -1,89 +1,43 @@
 //! `sentinel status`: what a running agent does and holds.
 
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use sentinel_proto::admin::{Reply, Request, SessionStatus, Status};
-use sentinel_proto::app::{Ask, Hello};
-use sentinel_proto::{FrameError, FrameReader, VERSION, encode_frame};
+use sentinel_proto::app::Ask;
 
+use super::conversation::{AgentArguments, ask, out_of_turn};
 use super::terminal::visible;
-
-/// How long the agent may take to answer.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// What `sentinel status` is called with.
 #[derive(Debug, clap::Args)]
 pub struct StatusArguments {
-    /// Where the agent has its sockets.
-    #[arg(long, value_name = "DIR", default_value = crate::cli::private_agent::RUNTIME)]
-    pub runtime: PathBuf,
+    /// As JSON, whole
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    agent: AgentArguments,
 }
 
-/// Why there is no status.
-#[derive(Debug, thiserror::Error)]
-enum StatusError {
-    #[error("no agent answers at `{}`: {source}; start `sentinel-agent`, or name another folder with --runtime", socket.display())]
-    NoAgent { socket: PathBuf, source: io::Error },
-    #[error("`{}` is for root and the group `sentinel`; use sudo, or join the group", socket.display())]
-    Forbidden { socket: PathBuf },
-    #[error("the conversation with the agent broke: {0}")]
-    Conversation(#[from] io::Error),
-    #[error("the agent says what this version doesn't understand: {0}")]
-    Frame(#[from] FrameError),
-    #[error("the agent refused: {0}")]
-    Refused(String),
-}
-
-/// Prints the status. Exit status 69: no agent; 77: not allowed.
+/// Prints the status.
 #[must_use]
 pub fn status(arguments: &StatusArguments) -> ExitCode {
-    match ask(&arguments.runtime) {
-        Ok(status) => {
-            let _closed = io::stdout().write_all(rendered(&status).as_bytes());
-            ExitCode::SUCCESS
+    let status = match ask(&arguments.agent.runtime, &Request::Status(Ask { request: 1 })) {
+        Ok(Reply::Status(status)) => status,
+        Ok(_) => return out_of_turn(),
+        Err(error) => return error.tell(),
+    };
+    let text = if arguments.json {
+        match serde_json::to_string_pretty(&status) {
+            Ok(json) => format!("{json}\n"),
+            Err(_unwritable) => return out_of_turn(),
         }
-        Err(error) => {
-            let _closed = writeln!(io::stderr(), "sentinel: {}", visible(&error.to_string()));
-            ExitCode::from(match error {
-                StatusError::Forbidden { .. } | StatusError::Refused(_) => 77,
-                StatusError::NoAgent { .. } | StatusError::Conversation(_) | StatusError::Frame(_) => 69,
-            })
-        }
-    }
-}
-
-fn ask(runtime: &Path) -> Result<Status, StatusError> {
-    let socket = runtime.join("admin.sock");
-    let mut stream = UnixStream::connect(&socket).map_err(|source| match source.kind() {
-        ErrorKind::PermissionDenied => StatusError::Forbidden { socket },
-        _ => StatusError::NoAgent { socket, source },
-    })?;
-    stream.set_read_timeout(Some(ANSWER_TIME))?;
-    let hello =
-        Hello { version: VERSION, client: concat!("sentinel ", env!("CARGO_PKG_VERSION")).to_owned() };
-    let mut frames = encode_frame(&Request::Hello(hello))?;
-    frames.extend(encode_frame(&Request::Status(Ask { request: 1 }))?);
-    stream.write_all(&frames)?;
-    let (mut reader, mut buffer) = (FrameReader::new(), [0; 4096]);
-    loop {
-        match reader.next_message()? {
-            Some(Reply::Status(status)) => return Ok(*status),
-            Some(Reply::Refused(refused)) => return Err(StatusError::Refused(refused.message)),
-            Some(Reply::Welcome(_) | Reply::SessionStarted(_) | Reply::Notice(_)) => continue,
-            None => {}
-        }
-        match stream.read(&mut buffer) {
-            Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
-            Ok(count) => reader.push(buffer.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    } else {
+        rendered(&status)
+    };
+    let _closed = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 fn rendered(status: &Status) -> String {
@@ -121,7 +75,12 @@ fn rendered_session(session: &SessionStatus) -> String {
         session.processes,
         session.in_flight,
         session.spent_usd,
-        if session.exhausted { ", EXHAUSTED" } else { "" },
+        match (session.exhausted, session.paused) {
+            (false, false) => "",
+            (true, false) => ", EXHAUSTED",
+            (false, true) => ", PAUSED",
+            (true, true) => ", EXHAUSTED, PAUSED",
+        },
         session.allowed,
         session.denied,
         session.kernel_denials,
@@ -171,6 +130,8 @@ mod tests {
             spent_usd: Money::from_decimal("0.3").unwrap(),
             limit_usd: Some(Money::from_decimal("0.3").unwrap()),
             exhausted: true,
+            paused: true,
+            generation: 2,
             allowed: 3,
             denied: 1,
             kernel_denials: 4,
@@ -181,7 +142,7 @@ mod tests {
             "NOT proven",
             "lost      2",
             "session   3 (`daily`)",
-            "spent 0.3 of 0.3 USD, EXHAUSTED",
+            "spent 0.3 of 0.3 USD, EXHAUSTED, PAUSED",
             "4 refused",
         ] {
             assert!(text.contains(part), "`{part}` is missing in:\n{text}");

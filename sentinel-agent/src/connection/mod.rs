@@ -7,7 +7,7 @@ mod patience;
 mod reading;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::since_boot;
+use crate::daemon::{LoadedPolicy, PoliciesError};
 use crate::enforcer::Mark;
 use crate::intake::{Intake, Lane};
 use crate::peer::{Opener, Sender};
@@ -80,6 +81,13 @@ pub enum Arrival {
     },
     /// A session was killed a moment ago: are its processes gone?
     SessionKilled(SessionId),
+    /// The policies were read anew.
+    PoliciesRead {
+        /// What was read, or all that is wrong.
+        read: Result<BTreeMap<String, LoadedPolicy>, PoliciesError>,
+        /// Who asked, by which request and as which uid; none: a signal.
+        asked: Option<(Rc<Connection>, RequestId, u32)>,
+    },
 }
 
 /// The driver's side of a connection.

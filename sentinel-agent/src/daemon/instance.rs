@@ -106,7 +106,7 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Takes a name. What an earlier agent of that name left is ended.
+    /// Takes a name. What an earlier agent of that name left in other places is ended.
     ///
     /// # Errors
     /// Another agent has it, or what is left resists.
@@ -118,8 +118,10 @@ impl Instance {
         let places = Places::find(runtime, name).map_err(InstanceError::Places)?;
         make_folder(instances, 0o700)?;
         let mut lock = Lock::take(&instances.join(name))?;
-        lock.end_what_is_left(name)?;
-        leftovers::remove(&places).map_err(InstanceError::Left)?;
+        // What an agent left in these places can be taken over; what is elsewhere is ended.
+        if lock.left_in()?.is_some_and(|left| Places::find(&left, name).ok().as_ref() != Some(&places)) {
+            lock.end_what_is_left(name)?;
+        }
         lock.write(runtime)?;
         Ok(Self { places, lock })
     }
@@ -136,15 +138,18 @@ impl Instance {
 impl Lock {
     /// Ends what the agent left that had this instance's lock before.
     fn end_what_is_left(&mut self, name: &str) -> Result<(), InstanceError> {
-        let mut runtime = Vec::new();
-        self.file.read_to_end(&mut runtime).map_err(system("read", &self.path))?;
-        if runtime.is_empty() {
-            return Ok(());
-        }
-        let runtime = PathBuf::from(std::ffi::OsString::from_vec(runtime));
+        let Some(runtime) = self.left_in()? else { return Ok(()) };
         tracing::warn!(instance = %name.escape_debug(), "an agent died without a word; its sessions are ended");
         let places = Places::find(&runtime, name).map_err(InstanceError::Places)?;
         leftovers::remove(&places).map_err(InstanceError::Left)
+    }
+
+    /// The runtime folder of the agent that had this instance's lock before.
+    fn left_in(&mut self) -> Result<Option<PathBuf>, InstanceError> {
+        let mut runtime = Vec::new();
+        let read = self.file.rewind().and_then(|()| self.file.read_to_end(&mut runtime));
+        read.map_err(system("read", &self.path))?;
+        Ok((!runtime.is_empty()).then(|| PathBuf::from(std::ffi::OsString::from_vec(runtime))))
     }
 
     fn write(&mut self, runtime: &Path) -> Result<(), InstanceError> {

@@ -24,14 +24,19 @@ use crate::driver::{Driver, DriverError, Setting, ToDisk};
 use crate::enforcer::{EbpfEnforcer, EnforcerError, Places, leftovers};
 use crate::intake::Intake;
 use crate::server::{Server, listen_at};
+use crate::session::cgroup::SessionCgroup;
 use crate::watch;
 use instance::{Instance, InstanceError, Lock, make_folder};
 
 pub use instance::{Dead, sweep};
-pub use policies::{LoadedPolicy, PoliciesError, load_folder, read_bounded};
+pub use policies::{LoadedPolicy, PoliciesError, PoliciesSource, load_folder, read_bounded};
 
 /// The group whose members may operate an agent.
 const OPERATORS: &str = "sentinel";
+/// The folder that sessions see: it holds the socket for applications and nothing else, and stays as long as sessions do.
+const SOCKETS: &str = "sockets";
+/// The socket for applications; `agent.sock` is a link to it.
+const APPLICATION_SOCKET: &str = "sockets/agent.sock";
 /// Where the policies of a shared agent are, which no session must see.
 const CONFIGURATION: &str = "/etc/agent-sentinel";
 /// The cgroup, as in /proc/PID/cgroup, below which all agents' sessions are.
@@ -52,6 +57,8 @@ pub struct Options {
     pub instance: String,
     /// Whether the end of standard input stops it.
     pub until_stdin_closes: bool,
+    /// Whether sessions go on when it stops, for the next agent of this instance to take over.
+    pub keep_sessions: bool,
 }
 
 /// Why the agent doesn't run.
@@ -131,6 +138,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     let (state, runtime) = (absolute(&options.state)?, absolute(&options.runtime)?);
     make_folder(&state, 0o700)?;
     make_folder(&runtime, 0o755)?;
+    make_folder(&runtime.join(SOCKETS), 0o755)?;
     let lock = Lock::take(&runtime.join("agent.lock"))?;
     raise_descriptor_limit();
     if let Err(error) = sweep(Dead::Private) {
@@ -139,11 +147,25 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     let instance = Instance::take(&options.instance, &runtime)?;
     let folders = Folders { ledger: state.join("ledger.jsonl"), state, runtime };
     let result = enforce_and_serve(options, &folders, &instance.places, ready);
-    // Whatever the result: nothing of this instance may stay.
-    for socket in ["agent.sock", "admin.sock"] {
+    // What an earlier agent had started and this one could not take over for want of a ledger is held by its rules.
+    let is_held = || {
+        SessionCgroup::open(instance.places.cgroup.clone())
+            .is_ok_and(|all| all.is_populated().unwrap_or(true))
+    };
+    let leaves_sessions = match &result {
+        Ok(()) => options.keep_sessions,
+        Err(error) => matches!(error, DaemonError::Ledger { .. }) && is_held(),
+    };
+    // Whatever the result: nothing of this instance may stay, unless that is wanted.
+    for socket in [APPLICATION_SOCKET, "agent.sock", "admin.sock"] {
         let _never_made = std::fs::remove_file(folders.runtime.join(socket));
     }
-    if let Err(error) = leftovers::remove(&instance.places) {
+    if !leaves_sessions {
+        let _never_made = std::fs::remove_dir(folders.runtime.join(SOCKETS));
+    }
+    if leaves_sessions {
+        tracing::info!("what runs goes on under its rules; the next start takes it over");
+    } else if let Err(error) = leftovers::remove(&instance.places) {
         tracing::error!(%error, "something is left behind; the next start removes it");
     } else {
         instance.remove();
@@ -173,9 +195,16 @@ fn enforce_and_serve(
     if let Some(torn) = &opened.torn {
         tracing::warn!(bytes = torn.bytes, kept_in = %torn.kept_in.display(), "the ledger's last line was torn");
     }
-    let to_disk: ToDisk = Arc::new(opened.ledger.to_disk().map_err(|error| unusable(&error))?);
+    if let Some(after) = opened.gap {
+        tracing::error!(
+            after,
+            "the ledger's lines up to this one are gone: what was spent by then is unknown"
+        );
+    }
+    let gap = opened.gap;
+    let to_disk: ToDisk = Arc::new(opened.ledger.to_disk());
     let authority = Authority::going_on(opened.ledger, opened.state);
-    let enforcer = EbpfEnforcer::start(places)?;
+    let enforcer = start_or_adopt(places)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -185,10 +214,15 @@ fn enforce_and_serve(
     let operators = operators();
     let setting = Setting {
         policies: options.policies.clone(),
+        policies_source: options
+            .policies_folder
+            .clone()
+            .map_or(PoliciesSource::Fixed, PoliciesSource::Folder),
         cgroups: places.cgroup.clone(),
         governed: GOVERNED.to_owned(),
         operators,
-        agent_socket: folders.runtime.join("agent.sock"),
+        keep_sessions: options.keep_sessions,
+        agent_socket: folders.runtime.join(APPLICATION_SOCKET),
         ledger: folders.ledger.clone(),
         mask: [
             Some(folders.state.as_path()),
@@ -208,15 +242,20 @@ fn enforce_and_serve(
         let stop = stop::asked(options.until_stdin_closes)
             .map_err(|source| DaemonError::System { what: "wait for signals", source })?;
         let mut driver = Driver::new(authority, enforcer, clock, setting, intake);
-        driver.announce().map_err(|error| unusable(&error))?;
-        for (door, name, mode, group) in
-            [(Door::Application, "agent.sock", 0o666, None), (Door::Operator, "admin.sock", 0o660, operators)]
-        {
+        driver.announce(gap).map_err(|error| unusable(&error))?;
+        for (door, name, mode, group) in [
+            (Door::Application, APPLICATION_SOCKET, 0o666, None),
+            (Door::Operator, "admin.sock", 0o660, operators),
+        ] {
             let path = folders.runtime.join(name);
             let listening = listen_at(&path, mode, group).and_then(watch::readable);
             let listener = listening.map_err(|source| DaemonError::Socket { path, source })?;
             tokio::task::spawn_local(Rc::clone(&server).accept(door, listener));
         }
+        let link = folders.runtime.join("agent.sock");
+        let _never_there = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(APPLICATION_SOCKET, &link)
+            .map_err(|source| DaemonError::Socket { path: link, source })?;
         tracing::info!(runtime = %folders.runtime.display(), "ready");
         ready();
         let reports = watch::readable(reports).map_err(unwatched)?;
@@ -224,6 +263,20 @@ fn enforce_and_serve(
         let driving = tokio::task::spawn_local(async move { driver.run(stop, Some(reports), to_disk).await });
         Ok(driving.await.map_err(|panicked| DaemonError::Panicked(panicked.to_string()))??)
     })
+}
+
+/// The kernel side that an earlier agent of this instance left, if it can be taken over; else a new one, after all that it held was ended.
+fn start_or_adopt(places: &Places) -> Result<EbpfEnforcer, EnforcerError> {
+    match EbpfEnforcer::adopt(places) {
+        Ok(Some(enforcer)) => return Ok(enforcer),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::error!(%error, "what an earlier agent left can't be taken over; its sessions are ended")
+        }
+    }
+    let enforcer = EbpfEnforcer::start(places)?;
+    enforcer.note_build()?;
+    Ok(enforcer)
 }
 
 /// The id of the group whose members may operate an agent; without it, only root may.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sentinel_engine::Policy;
 use sentinel_policy::{Problems, Warnings};
@@ -40,6 +40,43 @@ impl LoadedPolicy {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PoliciesError(String);
+
+impl PoliciesError {
+    /// That this is why.
+    pub(crate) fn new(cause: impl std::fmt::Display) -> Self {
+        Self(cause.to_string())
+    }
+}
+
+/// Where an agent's policies are read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoliciesSource {
+    /// Each `NAME.yaml` of this folder.
+    Folder(PathBuf),
+    /// Nowhere: they were handed over at the start.
+    Fixed,
+}
+
+impl PoliciesSource {
+    /// Reads them. Warnings go to the log.
+    ///
+    /// # Errors
+    /// All problems at once; or there is nothing to read from.
+    pub(crate) fn read(&self) -> Result<BTreeMap<String, LoadedPolicy>, PoliciesError> {
+        match self {
+            Self::Folder(folder) => {
+                let (policies, warnings) = load_folder(folder)?;
+                for warning in warnings.lines().filter(|line| !line.is_empty()) {
+                    tracing::warn!("{warning}");
+                }
+                Ok(policies)
+            }
+            Self::Fixed => Err(PoliciesError::new(
+                "this agent was handed its policy at the start; end the command and run it anew",
+            )),
+        }
+    }
+}
 
 /// Reads each `NAME.yaml` of a folder; NAME is the policy's name. Warnings come as text beside.
 ///

@@ -8,10 +8,10 @@ use std::time::Duration;
 use sentinel_authority::Log;
 use sentinel_engine::{ActionRequest, Event, Fact, ScopeId};
 use sentinel_proto::app::{
-    Answer, Begin, DenialList, Denials, End, Ended, MAX_TAGS, RefusalCode, Reply, Request, RequestId, Totals,
-    Welcome,
+    Answer, Begin, DenialList, Denials, End, Ended, MAX_TAGS, PendingApproval, RefusalCode, Reply, Request,
+    RequestId, Totals, Welcome,
 };
-use sentinel_proto::{ActionId, Decision, Denial, Reason, SessionId, VERSION};
+use sentinel_proto::{ActionId, ApprovalId, Decision, Denial, Reason, SessionId, VERSION};
 
 use super::Driver;
 use super::identity::Identity;
@@ -73,6 +73,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                     connection.send(&Reply::Ended(Ended { request, settled: false }));
                 }
             }
+            Request::AwaitApproval(of) => self.await_approval(connection, of, identity.session),
+            Request::CancelApproval(of) => self.cancel_approval(connection, of, identity.session),
             Request::Denials(Denials { request, within_ms }) => {
                 self.drain_records();
                 let since = self.clock.now().elapsed.saturating_sub(Duration::from_millis(within_ms));
@@ -112,8 +114,13 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             let cause = format!("{} tags; at most {MAX_TAGS} are allowed", begin.tags.len());
             return denied(request, Denial { reason: Reason::InvalidRequest { cause }, rule: None });
         }
-        let action_id = match self.ids.make() {
-            Ok(id) => id,
+        if self.authority.is_nearly_full() {
+            let cause = "what is left of its quota is for what runs".to_owned();
+            return denied(request, Denial { reason: Reason::LedgerUnavailable { cause }, rule: None });
+        }
+        let ids = self.ids.make().and_then(|action_id| Ok((action_id, ApprovalId(self.ids.make()?.0))));
+        let (action_id, approval_id) = match ids {
+            Ok(ids) => ids,
             Err(error) => {
                 let cause = format!("no id for the action: {error}");
                 return denied(request, Denial { reason: Reason::EnforcementFailed { cause }, rule: None });
@@ -125,17 +132,24 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                 return denied(request, Denial { reason: Reason::EnforcementFailed { cause }, rule: None });
             }
         };
-        let event = Event::Begin(Box::new(ActionRequest {
+        let asked = Box::new(ActionRequest {
             action_id,
             session: identity.session,
             scope,
             action: begin.action,
             cost: begin.cost_usd,
             tags: begin.tags,
+            risk: begin.risk_level,
+            approval_id,
             inputs: begin.inputs,
             pid: identity.pid,
-        }));
-        let step = match self.step(event) {
+        });
+        // What waits for a human already is no news: then there is no fact.
+        let waits_for = self.authority.waits_for(&asked, self.clock.now());
+        if let Some(approval) = waits_for {
+            return self.pending(request, approval);
+        }
+        let step = match self.step(Event::Begin(asked)) {
             Ok(step) => step,
             Err(error) => {
                 let reason = Reason::LedgerUnavailable { cause: error.to_string() };
@@ -149,6 +163,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                     self.shut(&step.effects);
                     return denied(request, denial);
                 }
+                Fact::ApprovalRequested { wish } => return self.pending(request, wish.approval_id),
                 Fact::ActionStarted { action_id: id, grants, max_seconds, .. } if id == action_id => {
                     started = Some((grants, max_seconds));
                 }
@@ -172,6 +187,26 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             acknowledge_end: !grants.is_empty(),
             max_seconds: Some(max_seconds),
             denial: None,
+            approval: None,
+        }
+    }
+
+    /// A human has to say.
+    fn pending(&self, request: RequestId, approval: ApprovalId) -> Answer {
+        let now = self.clock.now().elapsed;
+        let deadline = self.authority.state().approval(approval).map_or(now, |approval| approval.deadline);
+        let expires_in = deadline.saturating_sub(now).as_millis();
+        Answer {
+            request,
+            decision: Decision::Pending,
+            action_id: None,
+            acknowledge_end: false,
+            max_seconds: None,
+            denial: None,
+            approval: Some(PendingApproval {
+                id: approval,
+                expires_in_ms: u64::try_from(expires_in).unwrap_or(u64::MAX),
+            }),
         }
     }
 
@@ -295,6 +330,7 @@ fn denied(request: RequestId, denial: Denial) -> Answer {
         acknowledge_end: false,
         max_seconds: None,
         denial: Some(denial),
+        approval: None,
     }
 }
 
@@ -303,6 +339,7 @@ const fn request_number(request: &Request) -> Option<RequestId> {
         Request::Hello(_) => None,
         Request::Begin(begin) => Some(begin.request),
         Request::End(end) => end.request,
+        Request::AwaitApproval(of) | Request::CancelApproval(of) => Some(of.request),
         Request::Denials(denials) => Some(denials.request),
         Request::Totals(ask) | Request::ResetRun(ask) => Some(ask.request),
     }

@@ -25,7 +25,9 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     pub(super) fn shut(&mut self, effects: &[Effect]) {
         for effect in effects {
             if let Err(error) = self.carry_out(*effect) {
-                let (Effect::SetDoors { session, .. } | Effect::SetBaselineNetwork { session, .. }) = effect;
+                let (Effect::SetDoors { session, .. }
+                | Effect::SetBaselineNetwork { session, .. }
+                | Effect::SetFrozen { session, .. }) = effect;
                 if matches!(effect, Effect::SetBaselineNetwork { open: true, .. }) {
                     tracing::error!(%session, %error, "the baseline network could not be opened; it stays shut");
                 } else {
@@ -45,6 +47,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             Effect::SetDoors { session, scope, open, until } => {
                 self.enforcer.set_doors(session, scope, open, until)
             }
+            // Whoever orders it is told how it went.
+            Effect::SetFrozen { .. } => Ok(()),
             Effect::SetBaselineNetwork { session, open } => {
                 let known = self.sessions.get_mut(&session).map(|session| &mut session.baseline);
                 if known.as_ref().is_some_and(|known| **known == Some(open)) {
@@ -60,7 +64,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     }
 
     /// Kills a session whose doors could not be shut: nothing may go on behind an open one.
-    fn condemn(&mut self, session: SessionId, error: &EnforcerError) {
+    pub(super) fn condemn(&mut self, session: SessionId, error: &EnforcerError) {
         tracing::error!(%session, %error, "doors could not be shut; its processes are killed");
         let Some(condemned) = self.sessions.get(&session) else { return };
         if let Err(error) = condemned.cgroup.kill() {

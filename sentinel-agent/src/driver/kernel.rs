@@ -30,6 +30,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             }
             self.expires_at = self.authority.state().next_deadline();
         }
+        self.rotate(false);
         if now < self.beats_at {
             return;
         }
@@ -43,6 +44,24 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             self.tell_repeats(repeats);
         }
         self.end_exited();
+        self.rotate(self.authority.log().was_moved());
+        let baselines: Vec<_> = self.authority.baselines(self.clock.now()).collect();
+        self.shut(&baselines);
+    }
+
+    /// Begins a new part of the ledger when the old one is large enough, or somebody has moved it away.
+    fn rotate(&mut self, is_due: bool) {
+        let now = self.clock.now();
+        match self.authority.rotate_if(is_due, now) {
+            Ok(true) => {
+                tracing::info!(seq = self.authority.last_seq(), "a new part of the ledger has begun");
+                self.unsynced_since.get_or_insert_with(tokio::time::Instant::now);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "no new part of the ledger could be begun; the old one goes on")
+            }
+        }
     }
 
     /// Takes what the hooks have reported.
@@ -84,13 +103,13 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         };
         let id = step.ids.first().map(ToString::to_string).unwrap_or_default();
         self.denials.told(session, &attempt, &id);
-        if let Some(entry) = self.sessions.get(&session) {
+        if let Some(launcher) = self.sessions.get(&session).and_then(|session| session.launcher.as_ref()) {
             let notice = Notice {
                 process: attempt.process.clone(),
                 pid: attempt.pid,
                 denial: as_denial(&attempt, id),
             };
-            entry.launcher.send(&Reply::Notice(Box::new(notice)));
+            launcher.send(&Reply::Notice(Box::new(notice)));
         }
     }
 

@@ -5,10 +5,13 @@
 //! shuts every door.
 
 mod actions;
+mod adoption;
+mod approvals;
 mod effects;
 mod identity;
 mod kernel;
 mod operators;
+mod policies;
 mod processes;
 mod sessions;
 #[cfg(test)]
@@ -28,17 +31,19 @@ use sentinel_authority::{Authority, Log, Step};
 use sentinel_engine::{Event, Fact, SessionEnding};
 use sentinel_proto::{ActionId, SessionId};
 use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::connection::{Arrival, Message};
-use crate::daemon::LoadedPolicy;
+use crate::daemon::{LoadedPolicy, PoliciesSource};
 use crate::denials::Denials;
 use crate::enforcer::{Enforcer, KernelRecord};
 use crate::ids::Ids;
 use crate::intake::{Intake, Lane};
 use actions::InFlight;
+use approvals::Waiting;
 use processes::Process;
 use sessions::Session;
 
@@ -57,12 +62,16 @@ pub type ToDisk = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 pub struct Setting {
     /// The policies that sessions can be started with.
     pub policies: BTreeMap<String, LoadedPolicy>,
+    /// Where they are read from.
+    pub policies_source: PoliciesSource,
     /// The cgroup below which the sessions' cgroups are made.
     pub cgroups: PathBuf,
     /// The cgroup, as in /proc/PID/cgroup, below which all agents' sessions are.
     pub governed: String,
     /// The group whose members may operate.
     pub operators: Option<u32>,
+    /// Whether sessions go on when the agent stops, for the next one to take over.
+    pub keep_sessions: bool,
     /// The socket for applications.
     pub agent_socket: PathBuf,
     /// The ledger's file.
@@ -74,6 +83,9 @@ pub struct Setting {
 /// Why the driver gave up.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
+    /// SIGHUP can't be waited for.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[source] io::Error),
     /// What the ledger's file holds is unknown now.
     #[error(
         "the ledger could not be brought to the disk: {0}; what it holds is read again at the next start"
@@ -91,6 +103,7 @@ pub struct Driver<L: Log, E: Enforcer, C: Clock> {
     sessions: BTreeMap<SessionId, Session>,
     processes: HashMap<u32, Process>,
     actions: HashMap<ActionId, InFlight>,
+    waiting: Waiting,
     denials: Denials,
     records: Vec<KernelRecord>,
     /// Lost records that have been told.
@@ -137,6 +150,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             sessions: BTreeMap::new(),
             processes: HashMap::new(),
             actions: HashMap::new(),
+            waiting: Waiting::default(),
             denials: Denials::new(now.elapsed),
             records: Vec::new(),
             dropped: 0,
@@ -147,15 +161,6 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             unsynced_since: None,
             is_stopping: false,
         }
-    }
-
-    /// Records that the agent is up.
-    ///
-    /// # Errors
-    /// The ledger's: then nothing may start.
-    pub fn announce(&mut self) -> Result<(), L::Error> {
-        let tier = self.enforcer.enforcement().tier.as_str().to_owned();
-        self.step(Event::AgentStarted { version: env!("CARGO_PKG_VERSION").to_owned(), tier }).map(|_step| ())
     }
 
     /// Runs until `stop` is done and all sessions have ended. `reports` becomes readable when hooks have reported.
@@ -170,6 +175,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         to_disk: ToDisk,
     ) -> Result<(), DriverError> {
         let mut stop = pin!(stop);
+        let mut hangup = signal(SignalKind::hangup()).map_err(DriverError::Signals)?;
         let mut stops_by = None;
         let mut syncing: Option<JoinHandle<io::Result<()>>> = None;
         let intake = Rc::clone(&self.intake);
@@ -194,6 +200,10 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             // In no fixed order: none of these, however often it is ready, keeps another from being seen.
             tokio::select! {
                 () = &mut stop, if stops_by.is_none() => {
+                    if self.setting.keep_sessions {
+                        tracing::info!(sessions = self.sessions.len(), "leaving; sessions go on, doors of actions close");
+                        break;
+                    }
                     tracing::info!(sessions = self.sessions.len(), "stopping");
                     stops_by = Some(Instant::now() + STOP_TIME);
                     self.is_stopping = true;
@@ -210,13 +220,16 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                     }
                 }
                 () = readable(reports.as_ref()), if reports.is_some() => self.drain_records(),
+                Some(()) = hangup.recv() => self.reload(None),
                 () = intake.filled(), if is_idle => {}
                 () = tokio::task::yield_now(), if !is_idle => {}
                 () = timer.as_mut() => {}
             }
         }
         // What is written last is synced here; the sessions have ended, so nobody waits.
-        drop(self.step(Event::AgentStopped));
+        if !self.setting.keep_sessions {
+            drop(self.step(Event::AgentStopped));
+        }
         if syncing.is_some() {
             finished(syncing.as_mut()).await.map_err(DriverError::Sync)?;
         }
@@ -251,6 +264,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             }
             Arrival::Closed(connection) => {
                 self.on_closed(&connection);
+                self.waiting.forget(connection.id);
                 if let Some(Lane::Session(session)) = connection.lane()
                     && let Some(session) = self.sessions.get_mut(&session)
                 {
@@ -260,6 +274,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             }
             Arrival::ProcessGone { pid, marked_at } => self.on_process_gone(pid, marked_at),
             Arrival::SessionKilled(session) => self.on_session_killed(session),
+            Arrival::PoliciesRead { read, asked } => self.on_policies_read(read, asked),
         }
     }
 
@@ -272,6 +287,12 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         let step = self.authority.step(event, now).inspect_err(|error| {
             tracing::error!(%error, "the ledger can't be written; nothing may start");
         })?;
+        self.note(&step, now);
+        Ok(step)
+    }
+
+    /// Takes note of what has happened.
+    fn note(&mut self, step: &Step, now: sentinel_engine::Now) {
         if !step.facts.is_empty() {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
@@ -284,10 +305,16 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                 Fact::ActionEnded { action_id, .. } => {
                     self.actions.remove(action_id);
                 }
-                _ => {}
+                _ => self.waiting.tell(fact),
             }
         }
-        Ok(step)
+        if step
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::ApprovalRequested { .. } | Fact::ApprovalGiven { .. }))
+        {
+            self.expires_at = self.authority.state().next_deadline();
+        }
     }
 
     /// When the loop has to look again although nothing has come.

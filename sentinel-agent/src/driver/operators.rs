@@ -4,7 +4,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use sentinel_authority::Log;
-use sentinel_proto::admin::{Reply, Request, SessionStatus, Status, Welcome};
+use sentinel_engine::{Event, SessionEnding};
+use sentinel_proto::admin::{ApprovalList, Done, Reply, Request, SessionStatus, Status, Welcome};
 use sentinel_proto::app::{RefusalCode, RequestId};
 use sentinel_proto::{Money, SessionId, VERSION};
 
@@ -36,7 +37,92 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             }
             Request::StartSession(start) => self.start_session(connection, sender, *start, descriptor),
             Request::Status(ask) => connection.send(&Reply::Status(Box::new(self.status(ask.request)))),
+            Request::Approvals(ask) => {
+                let approvals = self.approval_list();
+                connection.send(&Reply::Approvals(ApprovalList { request: ask.request, approvals }));
+            }
+            Request::Approve(approve) => {
+                let request = approve.request;
+                let done = self.approve(connection, sender, approve);
+                answer(connection, request, done);
+            }
+            Request::Reject(reject) => {
+                let request = reject.request;
+                let done = self.reject(connection, sender, reject);
+                answer(connection, request, done);
+            }
+            Request::Pause(of) => answer(connection, of.request, self.pause(&of.session, sender.uid)),
+            Request::Resume(of) => answer(connection, of.request, self.resume(&of.session, sender.uid)),
+            Request::Kill(of) => answer(connection, of.request, self.kill(&of.session, sender.uid)),
+            Request::Attach(attach) => {
+                answer(connection, attach.request, self.attach(connection, attach.session));
+            }
+            Request::StopAll(ask) => answer(connection, ask.request, self.stop_all(sender.uid)),
+            Request::Reload(ask) => self.reload(Some((Rc::clone(connection), ask.request, sender.uid))),
         }
+    }
+
+    /// A living session by its name or number.
+    fn session_called(&self, name: &str) -> Result<SessionId, Refusal> {
+        let by_number = name.parse().ok().map(SessionId);
+        let found =
+            self.sessions.iter().find(|(id, session)| session.shown == name || Some(**id) == by_number);
+        found.map(|(id, _)| *id).ok_or_else(|| {
+            (RefusalCode::NotFound, format!("no session `{name}` is running; see `sentinel status`"))
+        })
+    }
+
+    fn ordered(&mut self, event: Event) -> Result<sentinel_authority::Step, Refusal> {
+        self.step(event).map_err(|error| (RefusalCode::Failed, error.to_string()))
+    }
+
+    fn pause(&mut self, name: &str, operator: u32) -> Result<String, Refusal> {
+        let session = self.session_called(name)?;
+        let step = self.ordered(Event::Pause { session, operator })?;
+        if step.facts.is_empty() {
+            return Err((RefusalCode::Failed, format!("session `{name}` is paused already, or ending")));
+        }
+        // The doors shut even where the processes can't be frozen.
+        let frozen = self.freeze(session, true);
+        self.shut(&step.effects);
+        frozen.map_err(|error| {
+            (RefusalCode::Failed, format!("its doors are shut, but its processes run on: {error}"))
+        })?;
+        Ok(format!("session `{name}` is paused: its processes are frozen, its doors shut"))
+    }
+
+    fn resume(&mut self, name: &str, operator: u32) -> Result<String, Refusal> {
+        let session = self.session_called(name)?;
+        let step = self.ordered(Event::Resume { session, operator })?;
+        if step.facts.is_empty() {
+            return Err((RefusalCode::Failed, format!("session `{name}` is not paused")));
+        }
+        self.shut(&step.effects);
+        let thawed = self.freeze(session, false);
+        thawed.map_err(|error| (RefusalCode::Failed, format!("its processes stay frozen: {error}")))?;
+        Ok(format!("session `{name}` goes on"))
+    }
+
+    fn kill(&mut self, name: &str, operator: u32) -> Result<String, Refusal> {
+        let session = self.session_called(name)?;
+        // Killed even where that can't be written.
+        let written = self.ordered(Event::Kill { session: Some(session), operator });
+        self.end_session(session, SessionEnding::Killed);
+        written
+            .map_err(|(code, error)| (code, format!("it is being killed, but not in the ledger: {error}")))?;
+        Ok(format!("session `{name}` is killed"))
+    }
+
+    fn stop_all(&mut self, operator: u32) -> Result<String, Refusal> {
+        let written = self.ordered(Event::Kill { session: None, operator });
+        let all: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in &all {
+            self.end_session(*session, SessionEnding::Killed);
+        }
+        written.map_err(|(code, error)| {
+            (code, format!("all are being killed, but not in the ledger: {error}"))
+        })?;
+        Ok(format!("{} sessions are killed", all.len()))
     }
 
     fn status(&self, request: RequestId) -> Status {
@@ -69,7 +155,9 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             in_flight: totals.map_or(0, |totals| totals.in_flight),
             spent_usd: totals.map_or(Money::ZERO, |totals| totals.session),
             limit_usd: session.rules.budgets.session.map(|limit| limit.amount),
-            exhausted: state.is_exhausted(id, &session.rules),
+            exhausted: state.is_exhausted(id, &session.rules, self.clock.now()),
+            paused: state.is_paused(id),
+            generation: state.generation_of(id),
             allowed: totals.map_or(0, |totals| totals.counters.allowed),
             denied: totals.map_or(0, |totals| totals.counters.denied),
             kernel_denials: self.denials.total(id),
@@ -77,10 +165,27 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     }
 }
 
+/// Why an order is not carried out.
+pub(super) type Refusal = (RefusalCode, String);
+
+/// Tells what came of an order.
+pub(super) fn answer(connection: &Connection, request: RequestId, done: Result<String, Refusal>) {
+    match done {
+        Ok(message) => connection.send(&Reply::Done(Done { request, message })),
+        Err((code, cause)) => connection.refuse(Some(request), code, cause),
+    }
+}
+
 fn request_number(request: &Request) -> Option<RequestId> {
     match request {
         Request::Hello(_) => None,
         Request::StartSession(start) => Some(start.request),
-        Request::Status(ask) => Some(ask.request),
+        Request::Status(ask) | Request::Approvals(ask) | Request::StopAll(ask) | Request::Reload(ask) => {
+            Some(ask.request)
+        }
+        Request::Attach(attach) => Some(attach.request),
+        Request::Approve(approve) => Some(approve.request),
+        Request::Reject(reject) => Some(reject.request),
+        Request::Pause(of) | Request::Resume(of) | Request::Kill(of) => Some(of.request),
     }
 }

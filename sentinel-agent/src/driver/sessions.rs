@@ -39,16 +39,42 @@ pub(super) struct Session {
     pub(super) policy: String,
     pub(super) rules: Arc<Policy>,
     pub(super) cgroup: SessionCgroup,
-    /// The connection that it lives and dies with.
-    pub(super) launcher: Rc<Connection>,
-    /// The process that was to become CMD.
-    root: OwnedFd,
+    /// The connection that it lives and dies with; none after it was taken over, until its launcher is back.
+    pub(super) launcher: Option<Rc<Connection>>,
+    /// The process that was to become CMD; none in a session that was taken over, which ends with its last process.
+    root: Option<OwnedFd>,
     /// Connections of its applications.
     pub(super) connections: usize,
     /// Whether the kernel side holds its baseline network open, once it was told.
     pub(super) baseline: Option<bool>,
     /// Why it is on its way out, if it is.
     pub(super) ending: Option<SessionEnding>,
+}
+
+impl Session {
+    /// One that an earlier agent started.
+    pub(super) fn adopted(shown: String, policy: String, rules: Arc<Policy>, cgroup: SessionCgroup) -> Self {
+        Self {
+            shown,
+            policy,
+            rules,
+            cgroup,
+            launcher: None,
+            root: None,
+            connections: 0,
+            baseline: None,
+            ending: None,
+        }
+    }
+
+    fn is_launched_by(&self, connection: &Connection) -> bool {
+        self.launcher.as_ref().is_some_and(|launcher| launcher.id == connection.id)
+    }
+
+    /// Whether CMD has ended.
+    fn has_no_root(&self) -> bool {
+        self.root.as_ref().is_none_or(|root| !peer::is_alive(root.as_fd()))
+    }
 }
 
 /// Why a session was not started.
@@ -92,7 +118,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                 unknown_policy(&start.policy, &self.setting.policies),
             ));
         };
-        if self.sessions.values().any(|session| session.launcher.id == connection.id) {
+        if self.sessions.values().any(|session| session.is_launched_by(connection)) {
             return Err(NotStarted::failed("this connection has a session already; open another"));
         }
         if self.is_stopping {
@@ -134,8 +160,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                 policy: start.policy,
                 rules: Arc::clone(&rules),
                 cgroup,
-                launcher: Rc::clone(connection),
-                root: pidfd,
+                launcher: Some(Rc::clone(connection)),
+                root: Some(pidfd),
                 connections: 0,
                 baseline: None,
                 ending: None,
@@ -226,7 +252,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     }
 
     /// Kills what is left of a session, and removes its cgroup and rules. Failures are told; what stays denies.
-    fn clear(&mut self, session: SessionId, cgroup: &SessionCgroup) {
+    pub(super) fn clear(&mut self, session: SessionId, cgroup: &SessionCgroup) {
         let killed = cgroup
             .kill()
             .and_then(|()| cgroup.wait_until_empty(std::time::Instant::now() + Duration::from_secs(1)));
@@ -241,11 +267,34 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         }
     }
 
+    /// A launcher is back at the session that it had started: that lives and dies with its connection again.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn attach(
+        &mut self,
+        connection: &Rc<Connection>,
+        session: SessionId,
+    ) -> Result<String, (RefusalCode, String)> {
+        if self.sessions.values().any(|session| session.is_launched_by(connection)) {
+            return Err((RefusalCode::Failed, "this connection has a session already".to_owned()));
+        }
+        let entry = self.sessions.get_mut(&session).filter(|entry| entry.ending.is_none());
+        let Some(entry) = entry else {
+            return Err((RefusalCode::NotFound, format!("session {session} is over")));
+        };
+        if entry.launcher.is_some() {
+            return Err((RefusalCode::Failed, format!("session {session} has its launcher")));
+        }
+        entry.launcher = Some(Rc::clone(connection));
+        Ok(format!("session `{}` is this connection's again", entry.shown))
+    }
+
     /// A launcher's connection is over, and its session with it.
     pub(super) fn on_launcher_gone(&mut self, connection: &Connection) {
-        let session = self.sessions.iter().find(|(_, session)| session.launcher.id == connection.id);
+        let session = self.sessions.iter().find(|(_, session)| session.is_launched_by(connection));
         let Some((id, session)) = session else { return };
-        let is_done = !peer::is_alive(session.root.as_fd()) && !session.cgroup.is_populated().unwrap_or(true);
+        let is_done = session.has_no_root() && !session.cgroup.is_populated().unwrap_or(true);
         let ending = if is_done { SessionEnding::Exited } else { SessionEnding::LauncherGone };
         self.end_session(*id, ending);
     }
@@ -255,13 +304,22 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         let exited: Vec<SessionId> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.ending.is_none() && !peer::is_alive(session.root.as_fd()))
+            .filter(|(_, session)| session.ending.is_none() && session.has_no_root())
             .filter(|(_, session)| matches!(session.cgroup.is_populated(), Ok(false)))
             .map(|(id, _)| *id)
             .collect();
         for session in exited {
             self.end_session(session, SessionEnding::Exited);
         }
+    }
+
+    /// Freezes a session's processes, or lets them go on.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn freeze(&self, session: SessionId, frozen: bool) -> Result<(), String> {
+        let entry = self.sessions.get(&session).ok_or_else(|| format!("session {session} is over"))?;
+        entry.cgroup.freeze(frozen).map_err(|error| error.to_string())
     }
 
     /// Kills what is left of a session, and ends it as soon as nothing is.
@@ -319,7 +377,9 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         drop(self.step(Event::SessionEnd { session: id, ending }));
         self.authority.release(id);
         self.intake.forget(Lane::Session(id));
-        session.launcher.close();
+        if let Some(launcher) = session.launcher {
+            launcher.close();
+        }
     }
 }
 

@@ -14,6 +14,8 @@ const MAGIC: u16 = 0xeb9f;
 const TYPE: usize = 12;
 const MEMBER: usize = 12;
 const STRUCT: u32 = 4;
+/// So many members are looked at for one offset: the kernel's largest structs have some hundred.
+const MOST_MEMBERS: u32 = 100_000;
 /// How deep anonymous structs and unions may stand in each other.
 const DEPTH: u32 = 4;
 
@@ -108,7 +110,9 @@ impl Btf {
     /// How many bytes into `structure` its member stands, also where an anonymous struct or union lies between.
     pub(super) fn offset(&self, structure: &'static str, member: &'static str) -> Result<u32, BtfError> {
         let missing = BtfError::NoMember(structure, member);
-        let bits = self.structs(structure).find_map(|found| self.member_bits(found, member, DEPTH));
+        let mut left = MOST_MEMBERS;
+        let bits =
+            self.structs(structure).find_map(|found| self.member_bits(found, member, DEPTH, &mut left));
         match bits {
             Some(bits) if bits % 8 == 0 => Ok(bits / 8),
             _ => Err(missing),
@@ -120,9 +124,11 @@ impl Btf {
         all.filter(move |found| found.kind() == STRUCT && self.is_called(found.name, name))
     }
 
-    fn member_bits(&self, of: Type, wanted: &str, depth: u32) -> Option<u32> {
+    /// `left` is how many members may still be looked at.
+    fn member_bits(&self, of: Type, wanted: &str, depth: u32, left: &mut u32) -> Option<u32> {
         let is_packed = of.info >> 31 == 1;
         for index in 0..of.count() {
+            *left = left.checked_sub(1)?;
             let at = of.at + TYPE + index * MEMBER;
             let name = word(&self.bytes, at)?;
             let offset = word(&self.bytes, at + 8)?;
@@ -135,7 +141,7 @@ impl Btf {
             if name == 0
                 && depth > 0
                 && let Some(inner) = self.resolve(word(&self.bytes, at + 4)?)
-                && let Some(bits) = self.member_bits(inner, wanted, depth - 1)
+                && let Some(bits) = self.member_bits(inner, wanted, depth - 1, left)
             {
                 return offset.checked_add(bits);
             }
@@ -261,6 +267,26 @@ mod tests {
         let btf = Btf::of_kernel().unwrap();
         assert!(btf.offset("task_struct", "tgid").unwrap() > 0);
         assert!(btf.offset("task_struct", "no_such_member").is_err());
+    }
+
+    /// Found by reading: nameless members of a struct's own type were walked as often as there are paths through them.
+    #[test]
+    fn members_that_lead_back_to_their_own_struct_are_no_endless_walk() {
+        let members = 60_u32;
+        let strings = b"\0outer\0a\0";
+        let mut words = vec![1, 4 << 24 | members, 8];
+        words.extend((0..members).flat_map(|_| [0, 1, 0]));
+        let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut bytes = Vec::from(MAGIC.to_ne_bytes());
+        bytes.extend([1, 0]);
+        for word in [24, 0, types.len(), types.len(), strings.len()] {
+            bytes.extend(u32::try_from(word).unwrap().to_ne_bytes());
+        }
+        bytes.extend(types);
+        bytes.extend(strings);
+        let start = std::time::Instant::now();
+        assert!(Btf::parse(bytes).unwrap().offset("outer", "a").is_err());
+        assert!(start.elapsed() < std::time::Duration::from_secs(5));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The [`Enforcer`] of this host's kernel: programs and maps that are pinned, and so outlive the agent.
 //!
-//! Invariant: a start adopts nothing, it ends what a dead instance left; a clean end leaves nothing; any other end
-//! leaves every hook in place, and nothing that is leased open.
+//! Invariant: a start adopts what an earlier agent of the same build left, or ends it; a clean end leaves nothing; any other end leaves every hook
+//! in place, and nothing that is leased open. What is adopted never was off.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use sentinel_proto::SessionId;
 
 use super::hooks::Hooks;
 use super::layout::Layout;
-use super::loaded::{GENERATION, Loaded, forget};
+use super::loaded::{Loaded, forget};
 use super::maps::{EXISTING, Maps, Records, with_causes};
 use super::object::OBJECT;
 use super::tracefs::with_tracefs;
@@ -57,6 +57,41 @@ impl EbpfEnforcer {
             tracing::error!(%error, "a start that failed left something behind");
         }
         started
+    }
+
+    /// Takes over the kernel side that an earlier agent of this instance left running, with all doors of actions shut; and proves by denials that
+    /// really happen that it enforces. None: there is nothing that this build could take over.
+    ///
+    /// # Errors
+    /// It is there but can't be taken over, or doesn't enforce.
+    pub fn adopt(places: &Places) -> Result<Option<Self>, EnforcerError> {
+        preconditions::check()?;
+        if !places.pins.join("TASKS").exists() || places.build()? != build() {
+            return Ok(None);
+        }
+        let hooks = Hooks::adopt(places)?;
+        let (maps, records) = Maps::adopt(&places.pins)?;
+        let enforcement = Enforcement { tier: Tier::Kill, proven: false };
+        let mut enforcer =
+            Self { enforcement, places: places.clone(), hooks, maps, records, sessions: BTreeMap::new() };
+        // Before any heartbeat: what the dead agent had opened must not live on.
+        for scope in enforcer.maps.scopes.keys(|_| true)? {
+            enforcer.maps.scopes.remove(&scope)?;
+        }
+        // Reports of the meantime would hide the proof's own.
+        enforcer.drain_records(&mut Vec::new(), usize::MAX);
+        probe::prove(&mut enforcer)?;
+        enforcer.enforcement.proven = true;
+        give_memory_back();
+        Ok(Some(enforcer))
+    }
+
+    /// Leaves everything as it is, for the next agent of this instance.
+    ///
+    /// # Errors
+    /// Which build it is of can't be noted: then the next one can't take it over.
+    pub fn note_build(&self) -> Result<(), EnforcerError> {
+        self.places.note_build(&build())
     }
 
     fn load(places: &Places) -> Result<Self, EnforcerError> {
@@ -116,6 +151,10 @@ impl EbpfEnforcer {
         self.maps.tasks.put(&tgid, &mark, EXISTING)
     }
 
+    fn loaded(&self, session: SessionId) -> Result<&Loaded, EnforcerError> {
+        self.sessions.get(&session).ok_or_else(|| no_session(session))
+    }
+
     /// The mark, if it is that of the process that has this pid now.
     fn valid_mark(&self, tgid: u32) -> Result<Option<TaskMark>, EnforcerError> {
         let Some(mark) = self.maps.tasks.find(&tgid)? else { return Ok(None) };
@@ -145,9 +184,19 @@ impl Enforcer for EbpfEnforcer {
         Ok(())
     }
 
+    fn sessions(&self) -> Result<Vec<SessionId>, EnforcerError> {
+        Ok(self.maps.sessions.keys(|_| true)?.into_iter().map(SessionId).collect())
+    }
+
+    fn adopt_session(&mut self, session: SessionId, cgroup_id: u64) -> Result<(), EnforcerError> {
+        let loaded = Loaded::adopt(&self.maps, session, cgroup_id)?;
+        self.sessions.insert(session, loaded);
+        Ok(())
+    }
+
     fn enrol(&mut self, session: SessionId, tgid: u32, first: FirstImage) -> Result<(), EnforcerError> {
         if !self.sessions.contains_key(&session) {
-            return Err(EnforcerError::Missing(format!("there is no session {session}")));
+            return Err(no_session(session));
         }
         let gone = |cause| EnforcerError::Missing(format!("process {tgid} can't be looked at: {cause}"));
         let start = peer::started_at(tgid).map_err(gone)?;
@@ -207,15 +256,29 @@ impl Enforcer for EbpfEnforcer {
             return self.maps.scopes.remove(&scope.0);
         }
         let expires_at = nanoseconds(until);
-        let value = Scope { session: session.0, generation: GENERATION, open: open.0, expires_at };
+        let generation = self.loaded(session)?.generation();
+        let value = Scope { session: session.0, generation, open: open.0, expires_at };
         self.maps.scopes.put(&scope.0, &value, 0)
     }
 
     fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError> {
-        let loaded = self.sessions.get_mut(&session);
-        let loaded =
-            loaded.ok_or_else(|| EnforcerError::Missing(format!("there is no session {session}")))?;
+        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
         loaded.set_baseline_network(&mut self.maps, open)
+    }
+
+    fn prepare_rules(&mut self, session: SessionId, policy: &Policy, user: u32) -> Result<(), EnforcerError> {
+        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
+        loaded.prepare(&mut self.maps, policy, user)
+    }
+
+    fn commit_rules(&mut self, session: SessionId) -> Result<(), EnforcerError> {
+        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
+        loaded.commit(&mut self.maps)
+    }
+
+    fn discard_rules(&mut self, session: SessionId) -> Result<(), EnforcerError> {
+        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
+        loaded.discard(&mut self.maps)
     }
 
     fn stop_session(&mut self, session: SessionId) -> Result<(), EnforcerError> {
@@ -270,6 +333,16 @@ impl fmt::Debug for EbpfEnforcer {
             .field("sessions", &self.sessions)
             .finish_non_exhaustive()
     }
+}
+
+/// Which build this is, by its kernel side.
+fn build() -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(OBJECT).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn no_session(session: SessionId) -> EnforcerError {
+    EnforcerError::Missing(format!("there is no session {session}"))
 }
 
 fn no_mark(tgid: u32) -> EnforcerError {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd};
+use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd, ProgramInfo};
 
 use super::maps::with_causes;
 use super::places::unavailable;
@@ -60,7 +60,25 @@ impl Hooks {
             let (program, link) = attach(ebpf, name, *point, &cgroup).map_err(|cause| refused(&*cause))?;
             let pin = places.pins.join(format!("link_{name}"));
             links.push(link.pin(&pin).map_err(|cause| refused(&cause))?);
+            let program_pin = places.pins.join(format!("program_{name}"));
+            let pinned = ebpf.program_mut(name).map(|program| program.pin(&program_pin));
+            pinned.transpose().map_err(|cause| refused(&cause))?;
             programs.push((*name, program));
+        }
+        Ok(Self { _links: links, programs })
+    }
+
+    /// Takes those over that an earlier agent has pinned: they never were off.
+    pub(super) fn adopt(places: &Places) -> Result<Self, EnforcerError> {
+        let (mut links, mut programs) = (Vec::new(), Vec::new());
+        for (name, _) in HOOKS {
+            let pin = places.pins.join(format!("link_{name}"));
+            let link = PinnedLink::from_pin(&pin);
+            links.push(link.map_err(|cause| unavailable("take over", &pin, with_causes(&cause)))?);
+            let pin = places.pins.join(format!("program_{name}"));
+            let program = ProgramInfo::from_pin(&pin).and_then(|program| program.fd());
+            programs
+                .push((*name, program.map_err(|cause| unavailable("take over", &pin, with_causes(&cause)))?));
         }
         Ok(Self { _links: links, programs })
     }

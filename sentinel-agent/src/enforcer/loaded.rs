@@ -15,8 +15,8 @@ use super::executables::Executables;
 use super::maps::{Maps, NEW, done_or_gone};
 use super::rules;
 
-/// Which of its rules hold. Another generation comes with the reload of policies.
-pub(super) const GENERATION: u32 = 1;
+/// The first version of a session's rules.
+const FIRST_GENERATION: u32 = 1;
 
 /// What stands in the maps for a session.
 #[derive(Debug)]
@@ -24,6 +24,16 @@ pub(super) struct Loaded {
     id: SessionId,
     cgroup_id: u64,
     value: Session,
+    rules: Rules,
+    /// Rules that stand beside those that hold, and the flags that come with them.
+    prepared: Option<(Rules, u32)>,
+}
+
+/// One version of a session's rules.
+#[derive(Debug)]
+struct Rules {
+    session: SessionId,
+    generation: u32,
     addresses: Vec<Endpoint>,
     prefixes: Vec<(u32, Endpoint)>,
     images: Vec<Image>,
@@ -31,50 +41,48 @@ pub(super) struct Loaded {
     _held: Vec<OwnedFd>,
 }
 
-impl Loaded {
+impl Rules {
     /// Writes all that a policy says. On failure nothing stays.
-    pub(super) fn load(
+    fn write(
         maps: &mut Maps,
-        id: SessionId,
-        cgroup_id: u64,
+        session: SessionId,
+        generation: u32,
         policy: &Policy,
         user: u32,
     ) -> Result<Self, EnforcerError> {
         let doors = rules::compile(&policy.grants)?;
         let executables = Executables::resolve(&policy.grants, user)?;
-        let audit = if policy.mode == Mode::Audit { Session::AUDIT } else { 0 };
-        let mut loaded = Self {
-            id,
-            cgroup_id,
-            value: Session { generation: GENERATION, flags: Session::BASELINE_NETWORK | audit },
+        let mut rules = Self {
+            session,
+            generation,
             addresses: Vec::new(),
             prefixes: Vec::new(),
             images: Vec::new(),
             _held: Vec::new(),
         };
-        match loaded.write(maps, &doors, &executables) {
+        match rules.put(maps, &doors, &executables) {
             Ok(()) => {
-                loaded._held = executables.held;
-                Ok(loaded)
+                rules._held = executables.held;
+                Ok(rules)
             }
             Err(cause) => {
-                if let Err(error) = loaded.unload(maps) {
-                    tracing::error!(session = %id, %error, "rules of a session that didn't start are left");
+                if let Err(error) = rules.remove(maps) {
+                    tracing::error!(%session, %error, "rules that don't hold are left");
                 }
                 Err(cause)
             }
         }
     }
 
-    fn write(
+    fn put(
         &mut self,
         maps: &mut Maps,
         doors: &[rules::Door],
         executables: &Executables,
     ) -> Result<(), EnforcerError> {
-        let session = self.id.0;
+        let (session, generation) = (self.session.0, self.generation);
         for door in doors {
-            let endpoint = door.endpoint(session, GENERATION);
+            let endpoint = door.endpoint(session, generation);
             if door.is_single() {
                 self.addresses.push(endpoint);
                 maps.network.put(&endpoint, &door.bits, 0)?;
@@ -86,12 +94,105 @@ impl Loaded {
             }
         }
         for ((dev, ino), rule) in &executables.rules {
-            let image = Image { session, generation: GENERATION, ino: *ino, dev: *dev, reserved: 0 };
+            let image = Image { session, generation, ino: *ino, dev: *dev, reserved: 0 };
             self.images.push(image);
             maps.exec.put(&image, rule, 0)?;
         }
-        maps.sessions.put(&session, &self.value, NEW)?;
-        maps.cgroups.put(&self.cgroup_id, &session, 0)
+        Ok(())
+    }
+
+    /// Removes what is there of another generation, before that is written.
+    fn forget_generation(&mut self, maps: &mut Maps, generation: u32) -> Result<(), EnforcerError> {
+        let (addresses, prefixes, images) = (&self.addresses, &self.prefixes, &self.images);
+        let stale = Self {
+            session: self.session,
+            generation,
+            addresses: addresses.iter().filter(|key| key.generation == generation).copied().collect(),
+            prefixes: prefixes.iter().filter(|(_, key)| key.generation == generation).copied().collect(),
+            images: images.iter().filter(|key| key.generation == generation).copied().collect(),
+            _held: Vec::new(),
+        };
+        stale.remove(maps)?;
+        self.addresses.retain(|key| key.generation != generation);
+        self.prefixes.retain(|(_, key)| key.generation != generation);
+        self.images.retain(|key| key.generation != generation);
+        Ok(())
+    }
+
+    /// Removes all of it. What can't be removed doesn't keep the rest.
+    fn remove(&self, maps: &mut Maps) -> Result<(), EnforcerError> {
+        let mut results: Vec<Result<(), EnforcerError>> = Vec::new();
+        results.extend(self.addresses.iter().map(|endpoint| maps.network.remove(endpoint)));
+        results.extend(self.prefixes.iter().map(|(length, endpoint)| {
+            let removed = maps.prefixes.map.remove(&Key::new(*length, *endpoint));
+            done_or_gone(removed).map_err(maps.prefixes.refused())
+        }));
+        results.extend(self.images.iter().map(|image| maps.exec.remove(image)));
+        results.into_iter().collect()
+    }
+}
+
+const fn flags_of(policy: &Policy) -> u32 {
+    match policy.mode {
+        Mode::Audit => Session::AUDIT,
+        Mode::Enforce => 0,
+    }
+}
+
+impl Loaded {
+    /// Writes all that a policy says. On failure nothing stays.
+    pub(super) fn load(
+        maps: &mut Maps,
+        id: SessionId,
+        cgroup_id: u64,
+        policy: &Policy,
+        user: u32,
+    ) -> Result<Self, EnforcerError> {
+        let rules = Rules::write(maps, id, FIRST_GENERATION, policy, user)?;
+        let flags = Session::BASELINE_NETWORK | flags_of(policy);
+        let value = Session { generation: FIRST_GENERATION, flags };
+        let loaded = Self { id, cgroup_id, value, rules, prepared: None };
+        let known =
+            maps.sessions.put(&id.0, &value, NEW).and_then(|()| maps.cgroups.put(&cgroup_id, &id.0, 0));
+        match known {
+            Ok(()) => Ok(loaded),
+            Err(cause) => {
+                if let Err(error) = loaded.unload(maps) {
+                    tracing::error!(session = %id, %error, "rules of a session that didn't start are left");
+                }
+                Err(cause)
+            }
+        }
+    }
+
+    /// Takes over what an earlier agent wrote for a session: its rules hold until others are committed, which removes all that it had.
+    pub(super) fn adopt(maps: &Maps, id: SessionId, cgroup_id: u64) -> Result<Self, EnforcerError> {
+        let unknown = || EnforcerError::Missing(format!("the kernel side knows no session {id}"));
+        let value = maps.sessions.find(&id.0)?.ok_or_else(unknown)?;
+        if maps.cgroups.find(&cgroup_id)? != Some(id.0) {
+            return Err(EnforcerError::Missing(format!("session {id} is another cgroup's")));
+        }
+        let prefixes = maps.prefixes.map.keys().take(1 << 18).collect::<Result<Vec<_>, _>>();
+        let prefixes = prefixes.map_err(maps.prefixes.refused())?;
+        let rules = Rules {
+            session: id,
+            generation: value.generation,
+            // Of whatever generation: an agent may have died between two.
+            addresses: maps.network.keys(|key| key.session == id.0)?,
+            prefixes: prefixes
+                .into_iter()
+                .filter(|key| key.data().session == id.0)
+                .map(|key| (key.prefix_len(), key.data()))
+                .collect(),
+            images: maps.exec.keys(|key| key.session == id.0)?,
+            _held: Vec::new(),
+        };
+        Ok(Self { id, cgroup_id, value, rules, prepared: None })
+    }
+
+    /// Which version of its rules holds.
+    pub(super) const fn generation(&self) -> u32 {
+        self.value.generation
     }
 
     /// Opens or closes its baseline network.
@@ -107,16 +208,50 @@ impl Loaded {
         Ok(())
     }
 
+    /// Writes another version of its rules beside those that hold.
+    pub(super) fn prepare(
+        &mut self,
+        maps: &mut Maps,
+        policy: &Policy,
+        user: u32,
+    ) -> Result<(), EnforcerError> {
+        self.discard(maps)?;
+        let next = self.value.generation.checked_add(1).ok_or_else(|| {
+            EnforcerError::Missing(format!("session {} has had too many versions of its rules", self.id))
+        })?;
+        // What an agent that died may have prepared is of this generation too.
+        self.rules.forget_generation(maps, next)?;
+        self.prepared = Some((Rules::write(maps, self.id, next, policy, user)?, flags_of(policy)));
+        Ok(())
+    }
+
+    /// Lets the prepared rules hold, by one write.
+    pub(super) fn commit(&mut self, maps: &mut Maps) -> Result<(), EnforcerError> {
+        let Some((rules, flags)) = self.prepared.take() else {
+            return Err(EnforcerError::Missing(format!("session {} has no prepared rules", self.id)));
+        };
+        let flags = flags | (self.value.flags & Session::BASELINE_NETWORK);
+        let value = Session { generation: rules.generation, flags };
+        maps.sessions.put(&self.id.0, &value, super::maps::EXISTING)?;
+        self.value = value;
+        let old = std::mem::replace(&mut self.rules, rules);
+        // What is left of the old ones holds for nobody.
+        if let Err(error) = old.remove(maps) {
+            tracing::error!(session = %self.id, %error, "rules that hold no longer are left");
+        }
+        Ok(())
+    }
+
+    /// Removes prepared rules.
+    pub(super) fn discard(&mut self, maps: &mut Maps) -> Result<(), EnforcerError> {
+        self.prepared.take().map_or(Ok(()), |(rules, _)| rules.remove(maps))
+    }
+
     /// Removes all that stands in the maps for it. What can't be removed doesn't keep the rest.
     pub(super) fn unload(&self, maps: &mut Maps) -> Result<(), EnforcerError> {
         let id = self.id;
-        let mut results = vec![maps.sessions.remove(&id.0), forget(maps, id)];
-        results.extend(self.addresses.iter().map(|endpoint| maps.network.remove(endpoint)));
-        results.extend(self.prefixes.iter().map(|(length, endpoint)| {
-            let removed = maps.prefixes.map.remove(&Key::new(*length, *endpoint));
-            done_or_gone(removed).map_err(maps.prefixes.refused())
-        }));
-        results.extend(self.images.iter().map(|image| maps.exec.remove(image)));
+        let mut results = vec![maps.sessions.remove(&id.0), forget(maps, id), self.rules.remove(maps)];
+        results.extend(self.prepared.iter().map(|(rules, _)| rules.remove(maps)));
         results.push(maps.cgroups.remove(&self.cgroup_id));
         results.into_iter().collect()
     }

@@ -61,27 +61,45 @@ impl Maps {
             let pinned = ebpf.map(name).ok_or_else(missing)?.pin(pins.join(name));
             pinned.map_err(|cause| EnforcerError::Map { map: name, cause: with_causes(&cause) })?;
         }
+        Self::from(|name| ebpf.take_map(name).ok_or(MapError::ElementNotFound))
+    }
+
+    /// Takes those that an earlier agent has pinned in `pins`.
+    pub(super) fn adopt(pins: &Path) -> Result<(Self, Records), EnforcerError> {
+        Self::from(|name| {
+            let map = MapData::from_pin(pins.join(name))?;
+            Ok(match name {
+                "NETWORK_PREFIXES" => Map::LpmTrie(map),
+                "HEARTBEAT" => Map::Array(map),
+                "DROPS" => Map::PerCpuArray(map),
+                "RECORDS" => Map::RingBuf(map),
+                _ => Map::HashMap(map),
+            })
+        })
+    }
+
+    fn from(
+        mut find: impl FnMut(&'static str) -> Result<Map, MapError>,
+    ) -> Result<(Self, Records), EnforcerError> {
+        let mut take = |name| find(name).map_err(refused(name));
         let maps = Self {
-            sessions: take(ebpf, "SESSIONS")?,
-            cgroups: take(ebpf, "CGROUPS")?,
-            tasks: take(ebpf, "TASKS")?,
-            scopes: take(ebpf, "SCOPES")?,
-            network: take(ebpf, "NETWORK")?,
-            prefixes: take(ebpf, "NETWORK_PREFIXES")?,
-            exec: take(ebpf, "EXEC")?,
-            heartbeat: take(ebpf, "HEARTBEAT")?,
-            drops: take(ebpf, "DROPS")?,
+            sessions: named("SESSIONS", take("SESSIONS")?)?,
+            cgroups: named("CGROUPS", take("CGROUPS")?)?,
+            tasks: named("TASKS", take("TASKS")?)?,
+            scopes: named("SCOPES", take("SCOPES")?)?,
+            network: named("NETWORK", take("NETWORK")?)?,
+            prefixes: named("NETWORK_PREFIXES", take("NETWORK_PREFIXES")?)?,
+            exec: named("EXEC", take("EXEC")?)?,
+            heartbeat: named("HEARTBEAT", take("HEARTBEAT")?)?,
+            drops: named("DROPS", take("DROPS")?)?,
         };
-        Ok((maps, take(ebpf, "RECORDS")?.map))
+        let records: Named<Records> = named("RECORDS", take("RECORDS")?)?;
+        Ok((maps, records.map))
     }
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<Named<M>, EnforcerError> {
-    let map = ebpf.take_map(name).ok_or(MapError::ElementNotFound).and_then(M::try_from);
-    Ok(Named { name, map: map.map_err(refused(name))? })
+fn named<M: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<Named<M>, EnforcerError> {
+    Ok(Named { name, map: M::try_from(map).map_err(refused(name))? })
 }
 
 impl<M> Named<M> {
@@ -109,6 +127,12 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// Sees to it that there is no such entry.
     pub(super) fn remove(&mut self, key: &K) -> Result<(), EnforcerError> {
         done_or_gone(self.map.remove(key)).map_err(self.refused())
+    }
+
+    /// The keys that `wanted` picks, whatever their entries are. As [`Table::keys_where`].
+    pub(super) fn keys(&self, wanted: impl Fn(&K) -> bool) -> Result<Vec<K>, EnforcerError> {
+        let keys = self.map.keys().take(1 << 18).collect::<Result<Vec<K>, MapError>>();
+        Ok(keys.map_err(self.refused())?.into_iter().filter(wanted).collect())
     }
 
     /// The keys whose entries `wanted` picks. Entries that come or go meanwhile may be among them or not.

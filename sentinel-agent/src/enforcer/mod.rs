@@ -145,6 +145,18 @@ pub trait Enforcer {
         user: u32,
     ) -> Result<(), EnforcerError>;
 
+    /// All sessions that the kernel side knows.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    fn sessions(&self) -> Result<Vec<SessionId>, EnforcerError>;
+
+    /// Takes over a session that an earlier agent started. Its rules hold as they are, until others are committed.
+    ///
+    /// # Errors
+    /// The kernel side doesn't know it in this cgroup.
+    fn adopt_session(&mut self, session: SessionId, cgroup_id: u64) -> Result<(), EnforcerError>;
+
     /// Marks a process as the session's, with the image that it may execute once.
     ///
     /// # Errors
@@ -180,6 +192,25 @@ pub trait Enforcer {
     /// # Errors
     /// The state is as before.
     fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError>;
+
+    /// Writes another version of a session's rules beside those that hold. Nothing changes yet.
+    ///
+    /// # Errors
+    /// Nothing of it stays.
+    fn prepare_rules(&mut self, session: SessionId, policy: &Policy, user: u32) -> Result<(), EnforcerError>;
+
+    /// Lets the prepared rules hold, by one write, and removes the old ones. Doors that actions had opened are shut by it; the baseline network
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// It is unknown which rules hold: the caller kills.
+    fn commit_rules(&mut self, session: SessionId) -> Result<(), EnforcerError>;
+
+    /// Removes prepared rules.
+    ///
+    /// # Errors
+    /// Some are left, which hold for nobody.
+    fn discard_rules(&mut self, session: SessionId) -> Result<(), EnforcerError>;
 
     /// Forgets a session whose processes are all gone: rules, scopes, marks, cgroup.
     ///

@@ -14,6 +14,8 @@ use super::{EnforcerError, Places};
 
 /// The folder, in cgroup2 and in the bpffs, below which each instance has its own.
 const OURS: &str = "sentinel";
+/// Notes of which build each instance's kernel side is.
+const BUILDS: &str = "/run/agent-sentinel/builds";
 /// Where a host that has a bpffs has it.
 const HOST_BPFFS: &str = "/sys/fs/bpf";
 /// `f_type` of a bpffs (`include/uapi/linux/magic.h`).
@@ -72,6 +74,9 @@ impl Places {
     pub(super) fn remove(&self) -> Result<(), EnforcerError> {
         remove_folder(&self.cgroup)?;
         remove_folder(&self.pins)?;
+        // One that stays names pins that are gone.
+        let _never_made = fs::remove_file(self.build_note());
+        let _others_are_there = fs::remove_dir(BUILDS);
         // Other instances may be in these.
         let _in_use = self.cgroup.parent().map(fs::remove_dir);
         let is_last = self.pins.parent().is_none_or(|ours| remove_folder(ours).is_ok());
@@ -85,6 +90,28 @@ impl Places {
             remove_folder(bpffs)?;
         }
         Ok(())
+    }
+
+    /// Which build the kernel side in these places is of; empty: unknown.
+    pub(super) fn build(&self) -> Result<String, EnforcerError> {
+        match fs::read_to_string(self.build_note()) {
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(String::new()),
+            read => read.map_err(|cause| unavailable("read", &self.build_note(), cause)),
+        }
+    }
+
+    /// Notes which build it is of.
+    pub(super) fn note_build(&self, build: &str) -> Result<(), EnforcerError> {
+        let note = self.build_note();
+        let written = note.parent().map_or(Ok(()), |folder| make_folders(folder, 0o755));
+        written?;
+        fs::write(&note, build).map_err(|cause| unavailable("write", &note, cause))
+    }
+
+    /// A bpffs holds nothing but pins, so the note is elsewhere; it goes with the host's next start as they do.
+    fn build_note(&self) -> PathBuf {
+        let instance = self.pins.file_name().unwrap_or_default();
+        Path::new(BUILDS).join(instance)
     }
 
     /// The root of the bpffs.

@@ -20,6 +20,10 @@ pub(crate) enum Call {
     PutScopeInFront { tgid: u32, scope: ScopeId },
     SetDoors { session: SessionId, scope: ScopeId, open: GrantSet, until: Duration },
     SetBaselineNetwork { session: SessionId, open: bool },
+    AdoptSession { session: SessionId, cgroup_id: u64 },
+    PrepareRules { session: SessionId, user: u32 },
+    CommitRules { session: SessionId },
+    DiscardRules { session: SessionId },
     StopSession { session: SessionId },
     Beat { now: Duration },
 }
@@ -139,6 +143,14 @@ impl Enforcer for RecordingEnforcer {
         Ok(())
     }
 
+    fn sessions(&self) -> Result<Vec<SessionId>, EnforcerError> {
+        Ok(self.recorded.borrow().baseline.keys().copied().collect())
+    }
+
+    fn adopt_session(&mut self, session: SessionId, cgroup_id: u64) -> Result<(), EnforcerError> {
+        self.call(Call::AdoptSession { session, cgroup_id }).map(drop)
+    }
+
     fn enrol(&mut self, session: SessionId, tgid: u32, first: FirstImage) -> Result<(), EnforcerError> {
         let mark = Mark { session, scopes: [None; 4], marked_at: Duration::ZERO };
         self.call(Call::Enrol { session, tgid, first })?.marks.insert(tgid, mark);
@@ -176,6 +188,25 @@ impl Enforcer for RecordingEnforcer {
     fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError> {
         self.call(Call::SetBaselineNetwork { session, open })?.baseline.insert(session, open);
         Ok(())
+    }
+
+    fn prepare_rules(
+        &mut self,
+        session: SessionId,
+        _policy: &Policy,
+        user: u32,
+    ) -> Result<(), EnforcerError> {
+        self.call(Call::PrepareRules { session, user }).map(drop)
+    }
+
+    fn commit_rules(&mut self, session: SessionId) -> Result<(), EnforcerError> {
+        let mut recorded = self.call(Call::CommitRules { session })?;
+        recorded.doors.retain(|_, (of, _, _)| *of != session);
+        Ok(())
+    }
+
+    fn discard_rules(&mut self, session: SessionId) -> Result<(), EnforcerError> {
+        self.call(Call::DiscardRules { session }).map(drop)
     }
 
     fn stop_session(&mut self, session: SessionId) -> Result<(), EnforcerError> {

@@ -48,7 +48,7 @@ impl Scene {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .expect("private mounts");
         let folder = std::env::temp_dir().join(format!("sentinel-hardening-{}", std::process::id()));
-        for name in ["state", "runtime", "bpf"] {
+        for name in ["state", "runtime", "runtime/sockets", "bpf"] {
             open_folder(&folder.join(name));
         }
         fs::write(folder.join("state/ledger.jsonl"), "secret").expect("own folder");
@@ -68,7 +68,7 @@ impl Scene {
         for path in [
             folder.join("docker.sock"),
             folder.join("allowed.sock"),
-            folder.join("runtime/agent.sock"),
+            folder.join("runtime/sockets/agent.sock"),
             Path::new(IN_RUN).join("service.sock"),
         ] {
             listeners.push(UnixListener::bind(&path).expect("own folder"));
@@ -183,7 +183,7 @@ fn try_hold(steps: &[Step], probe: &str, argument: &str) -> Result<u8, LaunchErr
     let running = WaitingCommand::fork_with(&command, steps)?.release(&Order {
         user: User::nameless(NOBODY, NOBODY),
         session: "test".to_owned(),
-        agent_socket: Some(folder.join("runtime/agent.sock")),
+        agent_socket: Some(folder.join("runtime/sockets/agent.sock")),
         mask: vec![folder.join("state"), folder.join("runtime")],
         unix_allow: vec![folder.join("allowed.sock")],
     })?;

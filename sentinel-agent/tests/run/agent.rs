@@ -41,8 +41,9 @@ impl Agent {
     pub(crate) fn new(test: &str, behaviour: Behaviour) -> Self {
         let name = format!("sentinel-run-{}-{test}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
-        fs::create_dir_all(&folder).expect("own folder");
-        let (admin, application) = (listen(&folder, "admin.sock"), listen(&folder, "agent.sock"));
+        fs::create_dir_all(folder.join("sockets")).expect("own folder");
+        let (admin, application) =
+            (listen(&folder, "admin.sock"), listen(&folder.join("sockets"), "agent.sock"));
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("Linux has it");
         let root = mounts.lines().find(|line| line.contains(" - cgroup2 ")).expect("the host has cgroup2");
         let path = Path::new(root.split(' ').nth(4).expect("a mount has a place")).join(&name);
@@ -150,7 +151,7 @@ fn started(start: &StartSession, cgroup: &SessionCgroup, folder: &Path) -> Sessi
         name: "s1".to_owned(),
         cgroup: cgroup.path().to_owned(),
         uid: 4_242,
-        agent_socket: folder.join("agent.sock"),
+        agent_socket: folder.join("sockets/agent.sock"),
         mask: vec![],
         tier: "kill".to_owned(),
         ledger: folder.join("ledger.jsonl"),

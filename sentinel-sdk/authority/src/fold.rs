@@ -15,13 +15,15 @@ pub struct Fold {
     /// The names of sessions, for the lines to come.
     names: BTreeMap<SessionId, String>,
     now: Now,
+    /// A whole state can only be the first line: what it holds, no line before it may add to.
+    is_first: bool,
 }
 
 impl Fold {
     /// Begins a fold at this moment.
     #[must_use]
     pub fn new(now: Now) -> Self {
-        Self { state: State::new(), names: BTreeMap::new(), now }
+        Self { state: State::new(), names: BTreeMap::new(), now, is_first: true }
     }
 
     /// Folds one line.
@@ -29,6 +31,14 @@ impl Fold {
     /// # Errors
     /// It is none that this version can read.
     pub fn line(&mut self, line: &[u8]) -> Result<(), LineError> {
+        if std::mem::take(&mut self.is_first)
+            && let Some((mut state, written)) = rebuild::state(line)?
+        {
+            state.rebase(written, self.now);
+            self.names = state.names().map(|(session, name)| (session, name.to_string())).collect();
+            self.state = state;
+            return Ok(());
+        }
         let (fact, wall_micros) = rebuild::fact(line)?;
         if let Fact::SessionStarted { session, name, .. } = &fact {
             match name {

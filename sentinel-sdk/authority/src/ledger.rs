@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sentinel_engine::{Fact, Now, State};
-use sentinel_ledger::{FileLog, LedgerError, TornTail};
+use sentinel_ledger::{FileLog, LedgerError, Limits, Opened, TornTail};
 use sentinel_proto::SessionId;
 use uuid::Uuid;
 
@@ -30,6 +30,8 @@ pub struct OpenedLedger {
     pub state: State,
     /// A torn last line, which was set aside.
     pub torn: Option<TornTail>,
+    /// The number of the last line that is known to have been written, where it is gone: what was spent by then is unknown.
+    pub gap: Option<u64>,
 }
 
 /// Why facts could not be written.
@@ -49,17 +51,22 @@ impl FileLedger {
     /// # Errors
     /// Another process writes it, its chain is broken, a line can't be read, or the system says no.
     pub fn open(path: &Path, now: Now) -> Result<OpenedLedger, LedgerError> {
+        Self::open_with(path, Limits::default(), now)
+    }
+
+    /// [`FileLedger::open`] with other limits of size.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(path: &Path, limits: Limits, now: Now) -> Result<OpenedLedger, LedgerError> {
         let mut fold = Fold::new(now);
-        let (log, torn) = FileLog::open(path, |line| fold.line(line))?;
+        let Opened { log, torn, gap } = FileLog::open_with(path, limits, |line| fold.line(line))?;
         let (state, names) = fold.into_parts();
-        Ok(OpenedLedger { ledger: Self { log, names }, state, torn })
+        Ok(OpenedLedger { ledger: Self { log, names }, state, torn, gap: gap.map(|head| head.seq) })
     }
 
     /// What brings all that was written to the disk; for another thread.
-    ///
-    /// # Errors
-    /// The file's handle can't be copied.
-    pub fn to_disk(&self) -> Result<impl Fn() -> std::io::Result<()> + Send + Sync + use<>, LedgerError> {
+    pub fn to_disk(&self) -> impl Fn() -> std::io::Result<()> + Send + Sync + use<> {
         self.log.to_disk()
     }
 }
@@ -104,6 +111,23 @@ impl<L: sentinel_ledger::Log> Log for Ledger<L> {
             }
         }
         Ok(ids)
+    }
+
+    fn rotate_if(&mut self, is_due: bool, state: &State, at: Now) -> Result<bool, Self::Error> {
+        if !is_due && !self.log.wants_rotation() {
+            return Ok(false);
+        }
+        let body = line::state(state, at)?;
+        self.log.rotate(&body).map_err(AppendError::Log)?;
+        Ok(true)
+    }
+
+    fn was_moved(&self) -> bool {
+        self.log.was_moved()
+    }
+
+    fn is_nearly_full(&self) -> bool {
+        self.log.is_nearly_full()
     }
 
     fn last_seq(&self) -> u64 {

@@ -26,14 +26,14 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sentinel_engine::{Effect, Event, Fact, Now, Policy, State, decide, effects};
-use sentinel_proto::SessionId;
+use sentinel_engine::{ActionRequest, Effect, Event, Fact, Now, Policy, State, baseline, decide, effects};
+use sentinel_proto::{ApprovalId, SessionId};
 use uuid::Uuid;
 
 pub use fold::Fold;
 pub use ledger::{AppendError, FileLedger, Ledger, OpenedLedger};
 pub use rebuild::LineError;
-pub use sentinel_ledger::{LedgerError, TornTail};
+pub use sentinel_ledger::{LedgerError, Limits, TornTail};
 pub use view::particulars;
 
 /// Where facts are written.
@@ -46,6 +46,25 @@ pub trait Log {
     /// # Errors
     /// None of them is written.
     fn append(&mut self, facts: &[Fact], at: Now) -> Result<Vec<Uuid>, Self::Error>;
+
+    /// Begins a new part with a line that holds the whole state, if it is due or the part is large enough. Whether it did.
+    ///
+    /// # Errors
+    /// The log goes on as it was.
+    fn rotate_if(&mut self, is_due: bool, state: &State, at: Now) -> Result<bool, Self::Error> {
+        let _no_parts = (is_due, state, at);
+        Ok(false)
+    }
+
+    /// Whether somebody has moved away where it is written.
+    fn was_moved(&self) -> bool {
+        false
+    }
+
+    /// Whether what room there is should be left for ends.
+    fn is_nearly_full(&self) -> bool {
+        false
+    }
 
     /// The number of the last line.
     fn last_seq(&self) -> u64;
@@ -60,6 +79,19 @@ pub struct Step {
     pub ids: Vec<Uuid>,
     /// What the outside world has to do now, in this order.
     pub effects: Vec<Effect>,
+}
+
+/// Another version of a session's policy.
+#[derive(Clone, Debug)]
+pub struct NewPolicy {
+    /// Which session.
+    pub session: SessionId,
+    /// The policy's name.
+    pub name: String,
+    /// The SHA-256 of its text.
+    pub sha256: String,
+    /// The policy.
+    pub policy: Arc<Policy>,
 }
 
 /// Policy, state and ledger. The agent and the embedded mode are two shells around it.
@@ -89,7 +121,8 @@ impl<L: Log> Authority<L> {
     /// The log's: nothing has happened.
     pub fn step(&mut self, event: Event, now: Now) -> Result<Step, L::Error> {
         let policy = event.session(&self.state).and_then(|session| self.policies.get(&session));
-        let facts = decide(policy.map(Arc::as_ref), &self.state, &event, now);
+        let mut facts = decide(policy.map(Arc::as_ref), &self.state, &event, now);
+        facts.iter_mut().for_each(redact::fact);
         if facts.is_empty() {
             return Ok(Step { facts, ids: Vec::new(), effects: Vec::new() });
         }
@@ -97,8 +130,67 @@ impl<L: Log> Authority<L> {
         for fact in &facts {
             self.state.apply(fact, now);
         }
-        let effects = effects(&self.state, &self.policies, &facts);
+        let effects = effects(&self.state, &self.policies, &facts, now);
         Ok(Step { facts, ids, effects })
+    }
+
+    /// Which approval an action waits for already, that a human has to say about. Then a [`Event::Begin`] has no facts.
+    #[must_use]
+    pub fn waits_for(&self, request: &ActionRequest, now: Now) -> Option<ApprovalId> {
+        let policy = self.policies.get(&request.session)?;
+        policy.approvals.as_ref()?;
+        self.state.waits_for(policy, request, now)
+    }
+
+    /// Gives sessions other versions of their policies, all or none, and says what follows from it.
+    ///
+    /// # Errors
+    /// The log's: nothing has happened, and the old policies hold.
+    pub fn reload(
+        &mut self,
+        operator: Option<u32>,
+        changed: Vec<String>,
+        policies: Vec<NewPolicy>,
+        now: Now,
+    ) -> Result<Step, L::Error> {
+        let mut facts = decide(None, &self.state, &Event::PoliciesReloaded { operator, changed }, now);
+        for new in &policies {
+            let event = Event::PolicyChange {
+                session: new.session,
+                policy: new.name.clone(),
+                policy_sha256: new.sha256.clone(),
+            };
+            facts.extend(decide(Some(&new.policy), &self.state, &event, now));
+        }
+        let ids = self.log.append(&facts, now)?;
+        for new in policies {
+            self.policies.insert(new.session, new.policy);
+        }
+        for fact in &facts {
+            self.state.apply(fact, now);
+        }
+        let effects = effects(&self.state, &self.policies, &facts, now);
+        Ok(Step { facts, ids, effects })
+    }
+
+    /// What the baseline network of each session has to be now: a day's budget is renewed without any event.
+    pub fn baselines(&self, now: Now) -> impl Iterator<Item = Effect> {
+        let with_days = self.policies.iter().filter(|(_, policy)| policy.budgets.day.is_some());
+        with_days.filter_map(move |(session, policy)| baseline(&self.state, policy, *session, now))
+    }
+
+    /// Begins a new part of the log, if that is due or the part is large enough. Whether it did.
+    ///
+    /// # Errors
+    /// The log's, which goes on as it was.
+    pub fn rotate_if(&mut self, is_due: bool, now: Now) -> Result<bool, L::Error> {
+        self.log.rotate_if(is_due, &self.state, now)
+    }
+
+    /// Whether the log has room for ends alone: then nothing should begin.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.log.is_nearly_full()
     }
 
     /// Says which policy decides in a session. Without one, nothing may start in it.

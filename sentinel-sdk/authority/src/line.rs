@@ -3,12 +3,15 @@
 //! The seed's eight keys come first on every line; `seq` and `hash` are added by the ledger. `cost_usd` is what was charged, so that their sum
 //! is what was spent: 0 where nothing ran.
 
-use sentinel_engine::{Fact, Now};
-use sentinel_proto::{Denial, Money, Outcome, Payload, Reason, RulePlace, Tag};
+use chrono::NaiveDate;
+use sentinel_engine::{Closing, Fact, Now, State};
+use sentinel_proto::{
+    ActionId, ActionName, Denial, Money, Outcome, Payload, Reason, RiskLevel, RulePlace, Tag,
+};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::timestamp;
+use crate::{redact, timestamp};
 
 /// As long as most lines are.
 const TYPICAL_BYTES: usize = 1024;
@@ -28,6 +31,10 @@ struct Line<'fact> {
     session: Option<&'fact str>,
     session_id: Option<u32>,
     run: Option<u64>,
+    #[serde(skip_serializing_if = "is_false")]
+    inputs_redacted: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    outputs_redacted: bool,
     // What only lines of a kind have. In this struct, as `flatten` costs a quarter of a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<u64>,
@@ -37,6 +44,12 @@ struct Line<'fact> {
     reserved_usd: Option<Money>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    day: Option<NaiveDate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operator: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     declared_usd: Option<Money>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,6 +76,11 @@ struct Line<'fact> {
     would_allow: Option<&'fact str>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 #[derive(Serialize)]
 struct Inner<'fact> {
     inputs: &'fact Payload,
@@ -85,6 +103,42 @@ struct SessionStarted<'fact> {
     command: &'fact [String],
     uid: u32,
     tier: &'fact str,
+}
+
+/// What a human is asked, beside the action itself.
+#[derive(Serialize)]
+struct Wish<'fact> {
+    digest: &'fact str,
+    timeout_seconds: u64,
+    risk_level: Option<&'fact RiskLevel>,
+}
+
+/// What a human gave.
+#[derive(Serialize)]
+struct Given<'fact> {
+    note: Option<&'fact str>,
+    uses: u64,
+    seconds: u64,
+    up_to_usd: Option<Money>,
+}
+
+/// Which action opens other doors now.
+#[derive(Serialize)]
+struct Regranted<'fact> {
+    action_id: ActionId,
+    action: &'fact ActionName,
+}
+
+#[derive(Serialize)]
+struct PolicyChanged<'fact> {
+    policy: &'fact str,
+    policy_sha256: &'fact str,
+    generation: u64,
+}
+
+#[derive(Serialize)]
+struct Reloaded<'fact> {
+    changed: &'fact [String],
 }
 
 /// The body of a fact's line, and the line's id. `session_key` is the session's name, or what stands for one.
@@ -110,10 +164,15 @@ pub(crate) fn body(
         session: session_key,
         session_id: session_of(fact),
         run: None,
+        inputs_redacted: false,
+        outputs_redacted: redact::is_marked(&outputs),
         scope: None,
         grants: None,
         reserved_usd: None,
         max_seconds: None,
+        day: None,
+        approval: None,
+        operator: None,
         declared_usd: None,
         overrun_usd: None,
         reason: None,
@@ -141,7 +200,18 @@ pub(crate) fn body(
             line.run = Some(*run);
         }
         Fact::ActionStarted {
-            run, scope, action, reserved, tags, grants, max_seconds, inputs, pid, ..
+            run,
+            scope,
+            action,
+            reserved,
+            tags,
+            grants,
+            max_seconds,
+            day,
+            approval,
+            inputs,
+            pid,
+            ..
         } => {
             (line.kind, line.outcome) = ("action", Outcome::Started);
             (line.action, line.tags, line.run) = (action.as_str(), tags, Some(*run));
@@ -150,6 +220,8 @@ pub(crate) fn body(
             line.grants = Some(grants.0);
             line.reserved_usd = Some(*reserved);
             line.max_seconds = Some(*max_seconds);
+            line.day = *day;
+            line.approval = approval.map(|approval| approval.0);
             line.pid = Some(*pid);
         }
         Fact::ActionDenied {
@@ -174,6 +246,62 @@ pub(crate) fn body(
             line.grants = Some(grants.0);
             line.overrun_usd = Some(*overrun);
         }
+        Fact::ActionWarned { run, action, cost, denial: Denial { reason, rule }, pid, .. } => {
+            (line.kind, line.outcome) = ("action", Outcome::Warned);
+            (line.action, line.run) = (action.as_str(), Some(*run));
+            line.declared_usd = Some(*cost);
+            line.reason = Some(reason);
+            line.rule = rule.as_ref();
+            line.pid = Some(*pid);
+        }
+        Fact::ActionRegranted { scope, grants, .. } => {
+            (line.kind, line.action) = ("policy", "action.regranted");
+            line.scope = Some(scope.0);
+            line.grants = Some(grants.0);
+        }
+        Fact::ApprovalRequested { wish } => {
+            (line.kind, line.outcome) = ("approval", Outcome::Pending);
+            (line.action, line.tags, line.run) = (wish.action.as_str(), &wish.tags, Some(wish.run));
+            line.payload.inputs = &wish.inputs;
+            line.grants = Some(wish.grants.0);
+            line.declared_usd = Some(wish.cost);
+            line.rule = Some(&wish.rule);
+            line.pid = Some(wish.pid);
+        }
+        Fact::ApprovalGiven { action, operator, .. } => {
+            (line.kind, line.outcome) = ("approval", Outcome::Approved);
+            line.action = action.as_str();
+            line.operator = Some(*operator);
+        }
+        Fact::ApprovalClosed { action, closing, .. } => {
+            (line.kind, line.action) = ("approval", action.as_str());
+            (line.outcome, line.operator) = match closing {
+                Closing::Rejected { operator, .. } => (Outcome::Rejected, Some(*operator)),
+                Closing::Expired { .. } => (Outcome::Expired, None),
+                Closing::Cancelled { .. } => (Outcome::Cancelled, None),
+            };
+        }
+        Fact::SessionPaused { operator, .. } => {
+            (line.kind, line.action) = ("session", "session.paused");
+            line.operator = Some(*operator);
+        }
+        Fact::SessionResumed { operator, .. } => {
+            (line.kind, line.action) = ("session", "session.resumed");
+            line.operator = Some(*operator);
+        }
+        Fact::KillOrdered { operator, .. } => {
+            (line.kind, line.action) = ("session", "kill.ordered");
+            line.operator = Some(*operator);
+        }
+        Fact::PoliciesReloaded { operator, .. } => {
+            (line.kind, line.action) = ("policy", "policies.reloaded");
+            line.operator = *operator;
+        }
+        Fact::PolicyChanged { .. } => (line.kind, line.action) = ("policy", "policy.changed"),
+        Fact::Gap { after } => {
+            line.action = "ledger.gap";
+            line.count = Some(*after);
+        }
         Fact::KernelDenied { attempt, count, .. } => {
             kernel_action = format!("kernel.{}", attempt.operation);
             (line.kind, line.action) = ("kernel", &kernel_action);
@@ -187,6 +315,7 @@ pub(crate) fn body(
             line.would_allow = attempt.would_allow.as_deref();
         }
     }
+    line.inputs_redacted = redact::is_marked(line.payload.inputs);
     let mut body = Vec::with_capacity(TYPICAL_BYTES);
     serde_json::to_writer(&mut body, &line)?;
     // The closing brace: `seq` and `hash` follow.
@@ -194,10 +323,13 @@ pub(crate) fn body(
     Ok((id, body))
 }
 
-/// An action's two lines share its id; every other line has one of its own.
+/// An action's lines share its id, and so do an approval's; every other line has one of its own.
 fn id(fact: &Fact) -> Uuid {
     match fact {
+        Fact::ApprovalRequested { wish } => wish.approval_id.0,
+        Fact::ApprovalGiven { approval_id, .. } | Fact::ApprovalClosed { approval_id, .. } => approval_id.0,
         Fact::ActionStarted { action_id, .. }
+        | Fact::ActionWarned { action_id, .. }
         | Fact::ActionDenied { action_id, .. }
         | Fact::ActionEnded { action_id, .. } => action_id.0,
         Fact::AgentStarted { .. }
@@ -205,6 +337,13 @@ fn id(fact: &Fact) -> Uuid {
         | Fact::SessionStarted { .. }
         | Fact::SessionEnded { .. }
         | Fact::RunReset { .. }
+        | Fact::ActionRegranted { .. }
+        | Fact::SessionPaused { .. }
+        | Fact::SessionResumed { .. }
+        | Fact::KillOrdered { .. }
+        | Fact::PoliciesReloaded { .. }
+        | Fact::PolicyChanged { .. }
+        | Fact::Gap { .. }
         | Fact::KernelDenied { .. }
         | Fact::RecordsDropped { .. } => Uuid::new_v4(),
     }
@@ -217,10 +356,23 @@ pub(crate) fn session_of(fact: &Fact) -> Option<u32> {
         | Fact::SessionEnded { session, .. }
         | Fact::RunReset { session, .. }
         | Fact::ActionStarted { session, .. }
+        | Fact::ActionWarned { session, .. }
         | Fact::ActionDenied { session, .. }
         | Fact::ActionEnded { session, .. }
+        | Fact::ActionRegranted { session, .. }
+        | Fact::ApprovalGiven { session, .. }
+        | Fact::ApprovalClosed { session, .. }
+        | Fact::SessionPaused { session, .. }
+        | Fact::SessionResumed { session, .. }
+        | Fact::PolicyChanged { session, .. }
         | Fact::KernelDenied { session, .. } => Some(session.0),
-        Fact::AgentStarted { .. } | Fact::AgentStopped | Fact::RecordsDropped { .. } => None,
+        Fact::ApprovalRequested { wish } => Some(wish.session.0),
+        Fact::KillOrdered { session, .. } => session.map(|session| session.0),
+        Fact::AgentStarted { .. }
+        | Fact::AgentStopped
+        | Fact::PoliciesReloaded { .. }
+        | Fact::Gap { .. }
+        | Fact::RecordsDropped { .. } => None,
     }
 }
 
@@ -233,12 +385,88 @@ fn outputs(fact: &Fact) -> Result<Payload, serde_json::Error> {
         }
         Fact::SessionEnded { ending, .. } => Payload::of(ending),
         // In words, where the seed has them.
-        Fact::ActionDenied { denial, .. } => Payload::of(&denial.to_string()),
+        Fact::ActionDenied { denial, .. } | Fact::ActionWarned { denial, .. } => {
+            Payload::of(&denial.to_string())
+        }
+        Fact::ActionRegranted { action_id, action, .. } => {
+            Payload::of(&Regranted { action_id: *action_id, action })
+        }
+        Fact::ApprovalRequested { wish } => Payload::of(&Wish {
+            digest: &wish.digest,
+            timeout_seconds: wish.timeout_seconds,
+            risk_level: wish.risk.as_ref(),
+        }),
+        Fact::ApprovalGiven { note, uses, seconds, up_to, .. } => {
+            Payload::of(&Given { note: note.as_deref(), uses: *uses, seconds: *seconds, up_to_usd: *up_to })
+        }
+        Fact::ApprovalClosed { closing, .. } => Payload::of(closing),
+        Fact::PoliciesReloaded { changed, .. } => Payload::of(&Reloaded { changed }),
+        Fact::PolicyChanged { policy, policy_sha256, generation, .. } => {
+            Payload::of(&PolicyChanged { policy, policy_sha256, generation: *generation })
+        }
         Fact::ActionEnded { outputs, .. } => Ok(outputs.clone()),
         Fact::AgentStopped
         | Fact::RunReset { .. }
         | Fact::ActionStarted { .. }
+        | Fact::SessionPaused { .. }
+        | Fact::SessionResumed { .. }
+        | Fact::KillOrdered { .. }
+        | Fact::Gap { .. }
         | Fact::KernelDenied { .. }
         | Fact::RecordsDropped { .. } => Ok(Payload::null()),
     }
+}
+
+/// The whole state as a line: what a part of the ledger begins with, so that a start needs to read no other.
+#[derive(Serialize)]
+struct StateLine<'state> {
+    id: Uuid,
+    timestamp: String,
+    action: &'static str,
+    cost_usd: Money,
+    duration_ms: f64,
+    outcome: Outcome,
+    tags: [Tag; 0],
+    payload: StatePayload<'state>,
+    kind: &'static str,
+    session: Option<&'static str>,
+    session_id: Option<u32>,
+    run: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct StatePayload<'state> {
+    inputs: Option<()>,
+    outputs: StateAt<'state>,
+}
+
+#[derive(Serialize)]
+struct StateAt<'state> {
+    wall_micros: u64,
+    elapsed_nanos: u128,
+    state: &'state State,
+}
+
+/// The body of a line that holds the whole state.
+pub(crate) fn state(state: &State, at: Now) -> Result<Vec<u8>, serde_json::Error> {
+    let line = StateLine {
+        id: Uuid::new_v4(),
+        timestamp: timestamp::written(at.wall_micros),
+        action: "state",
+        cost_usd: Money::ZERO,
+        duration_ms: 0.0,
+        outcome: Outcome::Recorded,
+        tags: [],
+        payload: StatePayload {
+            inputs: None,
+            outputs: StateAt { wall_micros: at.wall_micros, elapsed_nanos: at.elapsed.as_nanos(), state },
+        },
+        kind: "agent",
+        session: None,
+        session_id: None,
+        run: None,
+    };
+    let mut body = serde_json::to_vec(&line)?;
+    body.pop();
+    Ok(body)
 }

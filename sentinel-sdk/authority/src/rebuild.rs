@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use sentinel_engine::{Attempt, Fact, GrantSet, ScopeId, SessionEnding};
+use chrono::NaiveDate;
+use sentinel_engine::{Attempt, Closing, Fact, GrantSet, Now, ScopeId, SessionEnding, State, Wish};
 use sentinel_proto::{
-    ActionId, ActionName, Denial, Money, Outcome, Payload, Reason, RulePlace, SessionId, SessionName, Tag,
+    ActionId, ActionName, ApprovalId, Denial, Money, Outcome, Payload, Reason, RiskLevel, RulePlace,
+    SessionId, SessionName, Tag,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -53,6 +55,9 @@ struct Line {
     grants: Option<u64>,
     reserved_usd: Option<Money>,
     max_seconds: Option<u64>,
+    day: Option<NaiveDate>,
+    approval: Option<Uuid>,
+    operator: Option<u32>,
     declared_usd: Option<Money>,
     overrun_usd: Option<Money>,
     reason: Option<Reason>,
@@ -89,6 +94,39 @@ struct SessionStarted {
     tier: String,
 }
 
+#[derive(Deserialize)]
+struct Asked {
+    digest: String,
+    timeout_seconds: u64,
+    risk_level: Option<RiskLevel>,
+}
+
+#[derive(Deserialize)]
+struct Given {
+    note: Option<String>,
+    uses: u64,
+    seconds: u64,
+    up_to_usd: Option<Money>,
+}
+
+#[derive(Deserialize)]
+struct Regranted {
+    action_id: ActionId,
+    action: ActionName,
+}
+
+#[derive(Deserialize)]
+struct PolicyChanged {
+    policy: String,
+    policy_sha256: String,
+    generation: u64,
+}
+
+#[derive(Deserialize)]
+struct Reloaded {
+    changed: Vec<String>,
+}
+
 /// The fact of a line, and when it happened, in microseconds since 1970.
 pub(crate) fn fact(line: &[u8]) -> Result<(Fact, u64), LineError> {
     let line: Line = serde_json::from_slice(line)?;
@@ -100,6 +138,36 @@ pub(crate) fn fact(line: &[u8]) -> Result<(Fact, u64), LineError> {
         }
         ("agent", "agent.stopped") => Fact::AgentStopped,
         ("agent", "records.dropped") => Fact::RecordsDropped { count: needed(line.count, "count")? },
+        ("agent", "ledger.gap") => Fact::Gap { after: needed(line.count, "count")? },
+        ("session", "session.paused") => {
+            Fact::SessionPaused { session: session(&line)?, operator: needed(line.operator, "operator")? }
+        }
+        ("session", "session.resumed") => {
+            Fact::SessionResumed { session: session(&line)?, operator: needed(line.operator, "operator")? }
+        }
+        ("session", "kill.ordered") => Fact::KillOrdered {
+            session: line.session_id.map(SessionId),
+            operator: needed(line.operator, "operator")?,
+        },
+        ("policy", "policies.reloaded") => {
+            let Reloaded { changed } = details(&line)?;
+            Fact::PoliciesReloaded { operator: line.operator, changed }
+        }
+        ("policy", "policy.changed") => {
+            let PolicyChanged { policy, policy_sha256, generation } = details(&line)?;
+            Fact::PolicyChanged { session: session(&line)?, policy, policy_sha256, generation }
+        }
+        ("policy", "action.regranted") => {
+            let Regranted { action_id, action } = details(&line)?;
+            Fact::ActionRegranted {
+                action_id,
+                session: session(&line)?,
+                scope: ScopeId(needed(line.scope, "scope")?),
+                action,
+                grants: GrantSet(needed(line.grants, "grants")?),
+            }
+        }
+        ("approval", _) => approval(line)?,
         ("session", "session.started") => session_started(line)?,
         ("session", "session.ended") => {
             let ending: SessionEnding = details(&line)?;
@@ -167,7 +235,7 @@ fn action(line: Line) -> Result<Fact, LineError> {
     let action_id = ActionId(line.id);
     let session = session(&line)?;
     let run = needed(line.run, "run")?;
-    let action = ActionName::new(line.action).map_err(|_not_one| LineError::Value("action"))?;
+    let action = action_name(line.action)?;
     let tags = line.tags;
     Ok(match line.outcome {
         Outcome::Started => Fact::ActionStarted {
@@ -180,6 +248,8 @@ fn action(line: Line) -> Result<Fact, LineError> {
             tags,
             grants: GrantSet(needed(line.grants, "grants")?),
             max_seconds: needed(line.max_seconds, "max_seconds")?,
+            day: line.day,
+            approval: line.approval.map(ApprovalId),
             inputs: line.payload.inputs,
             pid: needed(line.pid, "pid")?,
         },
@@ -194,7 +264,18 @@ fn action(line: Line) -> Result<Fact, LineError> {
             inputs: line.payload.inputs,
             pid: needed(line.pid, "pid")?,
         },
-        Outcome::Recorded => return Err(LineError::Value("outcome")),
+        Outcome::Warned => Fact::ActionWarned {
+            action_id,
+            session,
+            run,
+            action,
+            cost: needed(line.declared_usd, "declared_usd")?,
+            denial: Denial { reason: needed(line.reason, "reason")?, rule: line.rule },
+            pid: needed(line.pid, "pid")?,
+        },
+        Outcome::Recorded | Outcome::Pending | Outcome::Approved | Outcome::Rejected => {
+            return Err(LineError::Value("outcome"));
+        }
         Outcome::Success
         | Outcome::Error
         | Outcome::Panicked
@@ -217,4 +298,99 @@ fn action(line: Line) -> Result<Fact, LineError> {
             outputs: line.payload.outputs,
         },
     })
+}
+
+fn approval(line: Line) -> Result<Fact, LineError> {
+    let approval_id = ApprovalId(line.id);
+    let session = session(&line)?;
+    match line.outcome {
+        Outcome::Pending => {
+            let Asked { digest, timeout_seconds, risk_level } = details(&line)?;
+            Ok(Fact::ApprovalRequested {
+                wish: Box::new(Wish {
+                    approval_id,
+                    session,
+                    run: needed(line.run, "run")?,
+                    action: action_name(line.action)?,
+                    cost: needed(line.declared_usd, "declared_usd")?,
+                    tags: line.tags,
+                    risk: risk_level,
+                    grants: GrantSet(needed(line.grants, "grants")?),
+                    digest,
+                    timeout_seconds,
+                    inputs: line.payload.inputs,
+                    pid: needed(line.pid, "pid")?,
+                    rule: needed(line.rule, "rule")?,
+                }),
+            })
+        }
+        Outcome::Approved => {
+            let Given { note, uses, seconds, up_to_usd } = details(&line)?;
+            Ok(Fact::ApprovalGiven {
+                approval_id,
+                session,
+                operator: needed(line.operator, "operator")?,
+                action: action_name(line.action)?,
+                note,
+                uses,
+                seconds,
+                up_to: up_to_usd,
+            })
+        }
+        Outcome::Rejected | Outcome::Expired | Outcome::Cancelled => {
+            let closing: Closing = details(&line)?;
+            Ok(Fact::ApprovalClosed { approval_id, session, action: action_name(line.action)?, closing })
+        }
+        Outcome::Started
+        | Outcome::Success
+        | Outcome::Error
+        | Outcome::Panicked
+        | Outcome::Abandoned
+        | Outcome::Interrupted
+        | Outcome::Aborted
+        | Outcome::Blocked
+        | Outcome::Warned
+        | Outcome::Recorded => Err(LineError::Value("outcome")),
+    }
+}
+
+fn action_name(text: String) -> Result<ActionName, LineError> {
+    ActionName::new(text).map_err(|_not_one| LineError::Value("action"))
+}
+
+/// What tells a line that holds the whole state.
+#[derive(Deserialize)]
+struct Head<'line> {
+    #[serde(borrow)]
+    action: std::borrow::Cow<'line, str>,
+    #[serde(borrow)]
+    kind: std::borrow::Cow<'line, str>,
+}
+
+#[derive(Deserialize)]
+struct StateLine {
+    payload: StatePayload,
+}
+
+#[derive(Deserialize)]
+struct StatePayload {
+    outputs: StateAt,
+}
+
+#[derive(Deserialize)]
+struct StateAt {
+    wall_micros: u64,
+    elapsed_nanos: u64,
+    state: State,
+}
+
+/// The state that a line holds, and when it was so; none where the line is about something else.
+pub(crate) fn state(line: &[u8]) -> Result<Option<(State, Now)>, LineError> {
+    let head: Head<'_> = serde_json::from_slice(line)?;
+    if (&*head.kind, &*head.action) != ("agent", "state") {
+        return Ok(None);
+    }
+    let StateLine { payload: StatePayload { outputs } } = serde_json::from_slice(line)?;
+    let at = Now { wall_micros: outputs.wall_micros, elapsed: Duration::from_nanos(outputs.elapsed_nanos) };
+    Ok(Some((outputs.state, at)))
 }

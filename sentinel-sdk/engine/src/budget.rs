@@ -5,7 +5,7 @@
 use sentinel_proto::Money;
 
 /// A running total.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Total {
     /// Charged for what has ended.
     pub(crate) spent: Money,

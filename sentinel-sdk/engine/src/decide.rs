@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use sentinel_proto::{ActionId, Money, Outcome, Payload, SessionId};
+use sentinel_proto::{ActionId, ApprovalId, Money, Outcome, Payload, SessionId};
 
-use crate::begin::{begin, floor};
+use crate::begin::{begin, floor, grants};
 use crate::state::InFlight;
-use crate::{Event, Fact, Now, Policy, SessionEnding, State};
+use crate::{Approval, Closing, Event, Fact, GrantSet, Now, Policy, SessionEnding, State};
 
 /// Of a longer command only the beginning is recorded.
 const MOST_COMMAND_BYTES: usize = 8 * 1024;
@@ -23,11 +23,21 @@ impl Event {
             | Self::SessionEnd { session, .. }
             | Self::RunReset { session }
             | Self::End { session, .. }
+            | Self::CancelApproval { session, .. }
+            | Self::Pause { session, .. }
+            | Self::Resume { session, .. }
+            | Self::PolicyChange { session, .. }
             | Self::KernelDenied { session, .. } => Some(*session),
             Self::Begin(request) => Some(request.session),
             Self::Abort { action_id, .. } => state.session_of(*action_id),
+            Self::Approve { approval_id, .. } | Self::Reject { approval_id, .. } => {
+                state.approval(*approval_id).map(|approval| approval.wish.session)
+            }
             Self::AgentStarted { .. }
+            | Self::Gap { .. }
             | Self::AgentStopped
+            | Self::Kill { .. }
+            | Self::PoliciesReloaded { .. }
             | Self::Abandon { .. }
             | Self::Tick
             | Self::RecordsDropped { .. } => None,
@@ -39,14 +49,16 @@ impl Event {
 #[must_use]
 pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -> Vec<Fact> {
     match event {
-        Event::AgentStarted { version, tier } => {
+        Event::AgentStarted { version, tier, adopted } => {
             let started = Fact::AgentStarted { version: version.clone(), tier: tier.clone() };
             let interrupted = end_all(state, now, Outcome::Interrupted, |_| true);
-            let orphaned = end_sessions(state, &SessionEnding::FoundOrphaned);
+            let is_over = |session| !adopted.contains(&session);
+            let orphaned = end_sessions(state, &SessionEnding::FoundOrphaned, is_over);
             std::iter::once(started).chain(interrupted).chain(orphaned).collect()
         }
+        Event::Gap { after } => vec![Fact::Gap { after: *after }],
         Event::AgentStopped => end_all(state, now, Outcome::Abandoned, |_| true)
-            .chain(end_sessions(state, &SessionEnding::AgentStopped))
+            .chain(end_sessions(state, &SessionEnding::AgentStopped, |_| true))
             .chain([Fact::AgentStopped])
             .collect(),
         Event::SessionStart { session, name, policy, policy_sha256, command, uid, tier } => {
@@ -70,9 +82,8 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
             if !state.is_alive(*session) {
                 return Vec::new();
             }
-            let ended = Fact::SessionEnded { session: *session, ending: ending.clone() };
             end_all(state, now, Outcome::Abandoned, |action| action.session == *session)
-                .chain([ended])
+                .chain(end_sessions(state, ending, |living| living == *session))
                 .collect()
         }
         Event::RunReset { session } => match state.run_of(*session) {
@@ -81,7 +92,7 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
             }
             Some(_) | None => Vec::new(),
         },
-        Event::Begin(request) => vec![begin(policy, state, request, now)],
+        Event::Begin(request) => begin(policy, state, request, now),
         Event::End { action_id, session, outcome, cost, outputs } => match state.in_flight(*action_id) {
             Some(action) if action.session == *session && outcome.is_reportable() => {
                 let charged = charge(policy, action, *outcome, *cost);
@@ -105,9 +116,65 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
                 })
                 .collect()
         }
-        Event::Tick => {
-            end_all(state, now, Outcome::Expired, |action| action.deadline <= now.elapsed).collect()
+        Event::Tick => end_all(state, now, Outcome::Expired, |action| action.deadline <= now.elapsed)
+            .chain(expired_approvals(state, now))
+            .collect(),
+        Event::Approve { approval_id, operator, note, uses, seconds, up_to } => {
+            let may = policy.and_then(|policy| policy.approvals.as_ref());
+            let may = may.is_some_and(|approvals| approvals.may_be_given_by(operator));
+            waiting(state, *approval_id, now)
+                .filter(|_| may)
+                .map(|Approval { wish, .. }| Fact::ApprovalGiven {
+                    approval_id: *approval_id,
+                    session: wish.session,
+                    action: wish.action.clone(),
+                    operator: operator.uid,
+                    note: note.clone(),
+                    uses: uses.unwrap_or(1).max(1),
+                    seconds: seconds.unwrap_or(wish.timeout_seconds),
+                    up_to: *up_to,
+                })
+                .into_iter()
+                .collect()
         }
+        Event::Reject { approval_id, operator, note } => {
+            // Also one that was given already, as long as it is not used up.
+            let closing = Closing::Rejected { operator: operator.uid, note: note.clone() };
+            state.approval(*approval_id).map(|approval| close(approval, closing)).into_iter().collect()
+        }
+        Event::CancelApproval { approval_id, session } => {
+            let own = state.approval(*approval_id).filter(|approval| approval.wish.session == *session);
+            let closing = Closing::Cancelled { message: "the application no longer wants it".to_owned() };
+            own.map(|approval| close(approval, closing)).into_iter().collect()
+        }
+        Event::Pause { session, operator } => {
+            let is_running = state.is_alive(*session) && !state.is_paused(*session);
+            is_running
+                .then_some(Fact::SessionPaused { session: *session, operator: *operator })
+                .into_iter()
+                .collect()
+        }
+        Event::Resume { session, operator } => state
+            .is_paused(*session)
+            .then_some(Fact::SessionResumed { session: *session, operator: *operator })
+            .into_iter()
+            .collect(),
+        Event::Kill { session, operator } => {
+            let is_there = session.is_none_or(|session| state.is_alive(session));
+            is_there
+                .then_some(Fact::KillOrdered { session: *session, operator: *operator })
+                .into_iter()
+                .collect()
+        }
+        Event::PoliciesReloaded { operator, changed } => {
+            vec![Fact::PoliciesReloaded { operator: *operator, changed: changed.clone() }]
+        }
+        Event::PolicyChange { session, policy: name, policy_sha256 } => match policy {
+            Some(policy) if state.is_alive(*session) => {
+                change_policy(policy, state, *session, name, policy_sha256)
+            }
+            Some(_) | None => Vec::new(),
+        },
         Event::KernelDenied { session, attempt, count } => {
             vec![Fact::KernelDenied { session: *session, attempt: attempt.clone(), count: *count }]
         }
@@ -134,8 +201,87 @@ fn bounded(command: &[String]) -> Vec<String> {
     words
 }
 
-fn end_sessions(state: &State, ending: &SessionEnding) -> impl Iterator<Item = Fact> {
-    state.living_sessions().map(|session| Fact::SessionEnded { session, ending: ending.clone() })
+/// The ends of living sessions. What a human was asked for one without a name goes with it; one with a name may come back to it.
+fn end_sessions(
+    state: &State,
+    ending: &SessionEnding,
+    which: impl Fn(SessionId) -> bool,
+) -> impl Iterator<Item = Fact> {
+    state.living_sessions().filter(move |session| which(*session)).flat_map(|session| {
+        let is_gone = state.name_of(session).is_none();
+        let closing = Closing::Cancelled { message: "its session has ended".to_owned() };
+        let approvals =
+            close_all(state, closing, move |approval| is_gone && approval.wish.session == session);
+        approvals.chain([Fact::SessionEnded { session, ending: ending.clone() }])
+    })
+}
+
+fn close(approval: &Approval, closing: Closing) -> Fact {
+    let wish = &approval.wish;
+    Fact::ApprovalClosed {
+        approval_id: wish.approval_id,
+        session: wish.session,
+        action: wish.action.clone(),
+        closing,
+    }
+}
+
+fn close_all(
+    state: &State,
+    closing: Closing,
+    which: impl Fn(&Approval) -> bool,
+) -> impl Iterator<Item = Fact> {
+    state
+        .approvals
+        .values()
+        .filter(move |approval| which(approval))
+        .map(move |approval| close(approval, closing.clone()))
+}
+
+/// An approval that a human can still give.
+fn waiting(state: &State, id: ApprovalId, now: Now) -> Option<&Approval> {
+    state.approval(id).filter(|approval| approval.permit.is_none() && now.elapsed < approval.deadline)
+}
+
+fn expired_approvals(state: &State, now: Now) -> impl Iterator<Item = Fact> {
+    let is_over = move |approval: &&Approval| approval.deadline <= now.elapsed && !state.is_in_use(approval);
+    state
+        .approvals
+        .values()
+        .filter(is_over)
+        .map(|approval| close(approval, Closing::Expired { timeout_seconds: approval.wish.timeout_seconds }))
+}
+
+/// A session goes on under this policy: what is in flight opens what the new one lets it, and what a human said of the old one is void.
+fn change_policy(
+    policy: &Policy,
+    state: &State,
+    session: SessionId,
+    name: &str,
+    policy_sha256: &str,
+) -> Vec<Fact> {
+    let changed = Fact::PolicyChanged {
+        session,
+        policy: name.to_owned(),
+        policy_sha256: policy_sha256.to_owned(),
+        generation: state.generation_of(session).saturating_add(1),
+    };
+    let regranted = state.actions_of_session(session).map(|(action_id, action)| {
+        let is_listed =
+            policy.allowed.as_ref().is_none_or(|allowed| allowed.names.contains_key(&action.action));
+        let may_run = !policy.denied.contains_key(&action.action) && (is_listed || !policy.strict);
+        let grants = if may_run { grants(policy.actions.get(&action.action)) } else { GrantSet::EMPTY };
+        Fact::ActionRegranted {
+            action_id,
+            session,
+            scope: action.scope,
+            action: action.action.clone(),
+            grants,
+        }
+    });
+    let closing = Closing::Cancelled { message: "the policy has changed".to_owned() };
+    let void = close_all(state, closing, |approval| approval.wish.session == session);
+    std::iter::once(changed).chain(regranted).chain(void).collect()
 }
 
 fn end_all(

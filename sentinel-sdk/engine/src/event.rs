@@ -1,8 +1,10 @@
 //! What comes in from outside, for the engine to decide on.
 
-use sentinel_proto::{ActionId, ActionName, Money, Outcome, Payload, SessionId, SessionName, Tag};
+use sentinel_proto::{
+    ActionId, ActionName, ApprovalId, Money, Outcome, Payload, RiskLevel, SessionId, SessionName, Tag,
+};
 
-use crate::{Attempt, ScopeId, SessionEnding};
+use crate::{Attempt, Operator, ScopeId, SessionEnding};
 
 /// Something that happened outside, or that somebody asks for. Ids come with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,13 @@ pub enum Event {
         version: String,
         /// What this host enforces.
         tier: String,
+        /// Sessions whose processes and rules were found as they were: they live on. All others are over.
+        adopted: Vec<SessionId>,
+    },
+    /// Lines are missing from the ledger.
+    Gap {
+        /// The number of the last line that is known to have been written.
+        after: u64,
     },
     /// The agent goes down in good order.
     AgentStopped,
@@ -74,6 +83,74 @@ pub enum Event {
     },
     /// Time has passed: actions beyond their `max_seconds` expire.
     Tick,
+    /// An operator says yes.
+    Approve {
+        /// To which wish.
+        approval_id: ApprovalId,
+        /// Who. One who may not changes nothing: see [`crate::Approvals::may_be_given_by`].
+        operator: Operator,
+        /// For the record.
+        note: Option<String>,
+        /// How often the action may start; none: once.
+        uses: Option<u64>,
+        /// For how long; none: as long as the wish could wait.
+        seconds: Option<u64>,
+        /// What its starts may cost together.
+        up_to: Option<Money>,
+    },
+    /// An operator says no.
+    Reject {
+        /// To which wish.
+        approval_id: ApprovalId,
+        /// Who.
+        operator: Operator,
+        /// For the record and the application.
+        note: Option<String>,
+    },
+    /// An application no longer wants an approval of its session.
+    CancelApproval {
+        /// Which.
+        approval_id: ApprovalId,
+        /// The session that the sender is in.
+        session: SessionId,
+    },
+    /// An operator pauses a session.
+    Pause {
+        /// Which.
+        session: SessionId,
+        /// The operator's uid.
+        operator: u32,
+    },
+    /// An operator lets a session go on.
+    Resume {
+        /// Which.
+        session: SessionId,
+        /// The operator's uid.
+        operator: u32,
+    },
+    /// An operator orders a session, or all, to be killed.
+    Kill {
+        /// Which; none: all.
+        session: Option<SessionId>,
+        /// The operator's uid.
+        operator: u32,
+    },
+    /// The policies were read anew.
+    PoliciesReloaded {
+        /// The operator's uid; none: the agent was told by a signal.
+        operator: Option<u32>,
+        /// The names of those that changed, came or went.
+        changed: Vec<String>,
+    },
+    /// A session gets another version of its policy: to be decided on with the new one.
+    PolicyChange {
+        /// Which.
+        session: SessionId,
+        /// The policy's name.
+        policy: String,
+        /// The SHA-256 of its text.
+        policy_sha256: String,
+    },
     /// The kernel refused something, so many times since the last such event for the same thing.
     KernelDenied {
         /// In which session.
@@ -105,6 +182,10 @@ pub struct ActionRequest {
     pub cost: Money,
     /// The application's tags.
     pub tags: Vec<Tag>,
+    /// How risky the application takes it to be.
+    pub risk: Option<RiskLevel>,
+    /// The id that its approval gets, if it needs one.
+    pub approval_id: ApprovalId,
     /// What it is called with.
     pub inputs: Payload,
     /// The sender's pid, for the record.

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use sentinel_proto::{ActionId, ActionName, Denial, Money, Outcome, Payload, SessionId, SessionName, Tag};
+use chrono::NaiveDate;
+use sentinel_proto::{
+    ActionId, ActionName, ApprovalId, Denial, Money, Outcome, Payload, SessionId, SessionName, Tag,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{GrantSet, ScopeId};
+use crate::{Closing, GrantSet, ScopeId, Wish};
 
 /// Something that happened: one ledger line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +73,29 @@ pub enum Fact {
         grants: GrantSet,
         /// After so many seconds it expires.
         max_seconds: u64,
+        /// To which day's budget it counts; none where there is none.
+        day: Option<NaiveDate>,
+        /// The approval that it uses.
+        approval: Option<ApprovalId>,
         /// What it was called with.
         inputs: Payload,
+        /// The sender's pid.
+        pid: u32,
+    },
+    /// An action broke a rule and goes on, as the policy isn't strict. Its start, or the next rule that it broke, follows.
+    ActionWarned {
+        /// Which.
+        action_id: ActionId,
+        /// In which session.
+        session: SessionId,
+        /// In which run.
+        run: u64,
+        /// Its name.
+        action: ActionName,
+        /// What is reserved.
+        cost: Money,
+        /// The rule that it broke.
+        denial: Denial,
         /// The sender's pid.
         pid: u32,
     },
@@ -123,6 +147,98 @@ pub enum Fact {
         /// What came out; for an abort the cause.
         outputs: Payload,
     },
+    /// An action in flight opens other doors than before: its session's policy has changed.
+    ActionRegranted {
+        /// Which.
+        action_id: ActionId,
+        /// In which session.
+        session: SessionId,
+        /// For which scope.
+        scope: ScopeId,
+        /// Its name.
+        action: ActionName,
+        /// What it opens now. Empty where the new policy doesn't let it run.
+        grants: GrantSet,
+    },
+    /// An action needs a human's word.
+    ApprovalRequested {
+        /// What the human is asked.
+        wish: Box<Wish>,
+    },
+    /// A human said yes.
+    ApprovalGiven {
+        /// Which.
+        approval_id: ApprovalId,
+        /// In which session.
+        session: SessionId,
+        /// Of which action.
+        action: ActionName,
+        /// The operator's uid.
+        operator: u32,
+        /// What the operator noted.
+        note: Option<String>,
+        /// How often the action may start.
+        uses: u64,
+        /// For how long from now.
+        seconds: u64,
+        /// What its starts may cost together.
+        up_to: Option<Money>,
+    },
+    /// An approval came to its end without being used up.
+    ApprovalClosed {
+        /// Which.
+        approval_id: ApprovalId,
+        /// In which session.
+        session: SessionId,
+        /// Of which action.
+        action: ActionName,
+        /// How.
+        closing: Closing,
+    },
+    /// An operator paused a session: its processes are frozen, its doors shut.
+    SessionPaused {
+        /// Which.
+        session: SessionId,
+        /// The operator's uid.
+        operator: u32,
+    },
+    /// An operator let a paused session go on.
+    SessionResumed {
+        /// Which.
+        session: SessionId,
+        /// The operator's uid.
+        operator: u32,
+    },
+    /// An operator orders a session, or all, to be killed. Their ends follow.
+    KillOrdered {
+        /// Which; none: all.
+        session: Option<SessionId>,
+        /// The operator's uid.
+        operator: u32,
+    },
+    /// The policies were read anew, and are in force.
+    PoliciesReloaded {
+        /// The operator's uid; none: the agent was told by a signal.
+        operator: Option<u32>,
+        /// The names of those that changed, came or went.
+        changed: Vec<String>,
+    },
+    /// A living session has another version of its policy.
+    PolicyChanged {
+        /// Which.
+        session: SessionId,
+        /// The policy's name.
+        policy: String,
+        /// The SHA-256 of its text.
+        policy_sha256: String,
+        /// How many versions the session has had.
+        generation: u64,
+    },
+    /// Lines are missing before this one, or can't be read: what was spent by then is unknown.
+    Gap {
+        /// The number of the last line that is known to have been written.
+        after: u64,
+    },
     /// The kernel refused something.
     KernelDenied {
         /// In which session.
@@ -151,6 +267,8 @@ pub enum SessionEnding {
     AgentStopped,
     /// The agent had died: the session was found, and its processes were killed.
     FoundOrphaned,
+    /// An operator killed it.
+    Killed,
     /// It could not be started.
     StartFailed {
         /// What the system said.
@@ -198,5 +316,12 @@ pub enum Effect {
         session: SessionId,
         /// Open or closed.
         open: bool,
+    },
+    /// Whether a session's processes are frozen.
+    SetFrozen {
+        /// Which session.
+        session: SessionId,
+        /// Frozen or not.
+        frozen: bool,
     },
 }

@@ -20,8 +20,11 @@
 )]
 
 mod apply;
+mod approval;
 mod begin;
 mod budget;
+mod calendar;
+mod canonical;
 mod decide;
 mod effects;
 mod event;
@@ -32,15 +35,17 @@ mod rate;
 mod state;
 mod time;
 
+pub use approval::{Approval, Closing, MAX_APPROVALS, Operator, Permit, Wish};
 pub use begin::{MAX_ACTION_NAMES, MAX_IN_FLIGHT};
+pub use calendar::{Hours, Span, TimeZone, UnknownTimeZone};
 pub use decide::decide;
-pub use effects::effects;
+pub use effects::{baseline, effects};
 pub use event::{ActionRequest, Event};
 pub use fact::{Attempt, Effect, Fact, SessionEnding};
 pub use grant::{GrantSet, ScopeId};
 pub use policy::{
-    ActionRule, Allowlist, Budgets, Cidr, ExecRule, Grant, Limit, MAX_GRANTS, Mode, NetworkRule, OnExhausted,
-    Policy, Protocol, RateLimit,
+    ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,
+    Grant, Limit, MAX_GRANTS, Mode, NetworkRule, OnExhausted, Policy, Protocol, RateLimit,
 };
 pub use state::{Counters, InFlight, SessionTotals, State};
 pub use time::Now;

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sentinel_proto::{ActionName, Money, Tag};
+use sentinel_proto::{ActionName, Money, RiskLevel, Tag};
+
+use crate::calendar::{Hours, TimeZone};
 
 /// The most grants besides the baseline: a grant is one bit of 64, and bit 0 is the baseline's.
 pub const MAX_GRANTS: usize = 63;
@@ -27,6 +29,15 @@ pub struct Policy {
     pub allowed: Option<Allowlist>,
     /// How often an action may start.
     pub rates: BTreeMap<ActionName, RateLimit>,
+    /// How many starts there may be, whatever the action.
+    pub limits: CountLimits,
+    /// When actions may start; none: always.
+    pub hours: Option<Hours>,
+    /// Whether a broken rule stops the action. Where not, it is recorded as `warned` and the action goes on; but `denied_actions`, approvals
+    /// and the agent's own quotas always stop it.
+    pub strict: bool,
+    /// Which actions need a human's word; none: no action does.
+    pub approvals: Option<Approvals>,
     /// What is said of single actions.
     pub actions: BTreeMap<ActionName, ActionRule>,
     /// Grants by index; index 0, the baseline, is always there.
@@ -48,6 +59,8 @@ pub struct Budgets {
     pub session: Option<Limit>,
     /// For each of its runs.
     pub run: Option<Limit>,
+    /// For all sessions under this policy together, each day.
+    pub day: Option<DayLimit>,
     /// For single actions, over all runs.
     pub actions: BTreeMap<ActionName, Limit>,
 }
@@ -59,6 +72,61 @@ pub struct Limit {
     pub amount: Money,
     /// The policy's line, from 1.
     pub line: u32,
+}
+
+/// What may be spent in a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayLimit {
+    /// The limit.
+    pub limit: Limit,
+    /// Where the day begins and ends.
+    pub timezone: TimeZone,
+}
+
+/// The most of something that is counted, and the line that says so. 0 refuses all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountLimit {
+    /// The most.
+    pub most: u64,
+    /// The policy's line, from 1.
+    pub line: u32,
+}
+
+/// How many starts there may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CountLimits {
+    /// In all, over all runs of the session.
+    pub calls: Option<CountLimit>,
+    /// In flight at once.
+    pub concurrent: Option<CountLimit>,
+}
+
+/// Which actions need a human's word before they start. One that any criterion fits does; without any criterion, all do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approvals {
+    /// Actions, with their lines.
+    pub actions: BTreeMap<ActionName, u32>,
+    /// Tags, with their lines.
+    pub tags: BTreeMap<Tag, u32>,
+    /// Risk levels, with their lines.
+    pub risk_levels: Vec<(RiskLevel, u32)>,
+    /// From this cost on.
+    pub from_cost: Option<Limit>,
+    /// Who may approve; none: whoever may operate the agent; empty: nobody.
+    pub approvers: Option<Vec<Approver>>,
+    /// After this time it expires, and the action is denied.
+    pub timeout: Duration,
+    /// The policy's line, from 1.
+    pub line: u32,
+}
+
+/// Who may approve, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Approver {
+    /// This user.
+    User(String),
+    /// The members of this group.
+    Group(String),
 }
 
 /// The only actions that run.
@@ -92,6 +160,12 @@ pub struct ActionRule {
     pub grant: Option<usize>,
     /// After so many seconds it counts as expired and its doors close.
     pub max_seconds: u64,
+    /// How many starts of it there may be.
+    pub limits: CountLimits,
+    /// When it may start, besides what [`Policy::hours`] says; none: always.
+    pub hours: Option<Hours>,
+    /// How risky it is, whatever the application says.
+    pub risk: Option<RiskLevel>,
     /// The policy's line, from 1.
     pub line: u32,
 }
@@ -176,6 +250,10 @@ impl Policy {
             denied: BTreeMap::new(),
             allowed: None,
             rates: BTreeMap::new(),
+            limits: CountLimits::default(),
+            hours: None,
+            strict: true,
+            approvals: None,
             actions: BTreeMap::new(),
             grants: vec![Grant::default()],
             mode: Mode::default(),
@@ -193,6 +271,9 @@ impl Default for ActionRule {
             tags: Vec::new(),
             grant: None,
             max_seconds: DEFAULT_MAX_SECONDS,
+            limits: CountLimits::default(),
+            hours: None,
+            risk: None,
             line: 0,
         }
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 const MOST_OF_A_SIZE: usize = 512;
 
 /// The starts of one action.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Starts {
     /// Blocks by size: first those of one start, then of two, of four and so on. In each, the oldest comes first; all
     /// of a larger size are older than all of a smaller one.
@@ -46,6 +46,13 @@ impl Starts {
         }
         if self.sizes.iter().all(VecDeque::is_empty) {
             self.sizes.clear();
+        }
+    }
+
+    /// Moves all moments. `moved` keeps their order.
+    pub(crate) fn rebase(&mut self, moved: impl Fn(Duration) -> Duration) {
+        for moment in self.sizes.iter_mut().flatten() {
+            *moment = moved(*moment);
         }
     }
 

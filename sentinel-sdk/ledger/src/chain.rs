@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 const BEFORE_HASH: &[u8] = b",\"hash\":\"";
 const AFTER_HASH: &[u8] = b"\"}";
 const BEFORE_SEQ: &[u8] = b",\"seq\":";
+const BEFORE_PREVIOUS: &[u8] = b",\"previous\":\"";
 const HEX_DIGITS: usize = 64;
 
 /// A line's number and hash; what the next line goes on from.
@@ -59,6 +60,41 @@ impl Head {
         out.extend_from_slice(AFTER_HASH);
         out.push(b'\n');
         Self { seq, hash }
+    }
+
+    /// Seals a body as the first line of a part: with the hash of the line before it, so that the part can be checked alone.
+    #[must_use]
+    pub(crate) fn seal_first(&self, body: &[u8], out: &mut Vec<u8>) -> Self {
+        let body = [body, BEFORE_PREVIOUS, self.hash.as_bytes(), b"\""].concat();
+        self.seal(&body, out)
+    }
+
+    /// What lies before a part, by its first line: nothing before line 1, else the line that it names. None: it names none.
+    #[must_use]
+    pub fn before(first_line: &[u8]) -> Option<Self> {
+        let line = first_line.strip_suffix(AFTER_HASH)?;
+        let (rest, _) = line.split_at_checked(line.len().checked_sub(HEX_DIGITS)?)?;
+        let content = rest.strip_suffix(BEFORE_HASH)?;
+        let seq = number_at_end(content)?;
+        if seq == 1 {
+            return Some(Self::genesis());
+        }
+        let digits = content.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let body = content.get(..content.len().checked_sub(digits)?)?.strip_suffix(BEFORE_SEQ)?;
+        let body = body.strip_suffix(b"\"")?;
+        let (rest, hash) = body.split_at_checked(body.len().checked_sub(HEX_DIGITS)?)?;
+        rest.ends_with(BEFORE_PREVIOUS).then_some(())?;
+        let is_hex = hash.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let hash = std::str::from_utf8(hash).ok().filter(|_| is_hex)?.to_owned();
+        Some(Self { seq: seq.saturating_sub(1), hash })
+    }
+
+    /// The number and hash that a line says it has. Checks neither.
+    pub(crate) fn of(line: &[u8]) -> Option<Self> {
+        let line = line.strip_suffix(AFTER_HASH)?;
+        let (rest, hash) = line.split_at_checked(line.len().checked_sub(HEX_DIGITS)?)?;
+        let seq = number_at_end(rest.strip_suffix(BEFORE_HASH)?)?;
+        Some(Self { seq, hash: std::str::from_utf8(hash).ok()?.to_owned() })
     }
 
     /// Checks the line that is next, without its line break, and answers the new head.

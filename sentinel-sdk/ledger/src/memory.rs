@@ -68,6 +68,22 @@ impl Log for MemoryLog {
         Ok(())
     }
 
+    fn rotate(&mut self, body: &[u8]) -> Result<(), MemoryError> {
+        self.append(&[body.to_vec()])
+    }
+
+    fn wants_rotation(&self) -> bool {
+        false
+    }
+
+    fn was_moved(&self) -> bool {
+        false
+    }
+
+    fn is_nearly_full(&self) -> bool {
+        false
+    }
+
     fn head(&self) -> &Head {
         &self.head
     }

@@ -1,12 +1,16 @@
 //! Checks a whole chain, as a stranger would.
 
-use std::io::BufRead;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 
 use crate::{Broken, Head};
 
 /// A chain that is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
+    /// The number of the first line that was there: 1, unless older parts are elsewhere.
+    pub first_seq: u64,
     /// The last line.
     pub head: Head,
 }
@@ -31,6 +35,22 @@ pub enum VerifyError {
         /// The line, from 1.
         line: u64,
     },
+    /// It is in this part.
+    #[error("`{}`: {cause}", path.display())]
+    Part {
+        /// The part.
+        path: PathBuf,
+        /// What is wrong.
+        cause: Box<Self>,
+    },
+    /// Lines between two parts are not there.
+    #[error("lines {first} to {last} are missing: a part was removed, or moved away")]
+    Missing {
+        /// The first line that is missing.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
     /// It ends before, or elsewhere than, where it is known to end.
     #[error(
         "it ends with line {found} (hash {found_hash}), and line {expected} (hash {expected_hash}) is known to have been written"
@@ -51,28 +71,83 @@ pub enum VerifyError {
 ///
 /// # Errors
 /// What is wrong, at the first line that is.
-pub fn verify(mut reader: impl BufRead, expected: Option<&Head>) -> Result<Summary, VerifyError> {
-    let mut head = Head::genesis();
-    let mut met_expected = expected.is_none_or(|expected| *expected == head);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if reader.read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        let number = head.seq.saturating_add(1);
-        let content = line.strip_suffix(b"\n").ok_or(VerifyError::Torn { line: number })?;
-        head = head.check(content).map_err(|what| VerifyError::Line { line: number, what })?;
-        met_expected |= expected.is_some_and(|expected| *expected == head);
+pub fn verify(reader: impl BufRead, expected: Option<&Head>) -> Result<Summary, VerifyError> {
+    let mut check = Check::new(expected);
+    check.part(reader)?;
+    check.finish()
+}
+
+/// Checks a ledger in parts, oldest first, as one chain. The first part may begin in the middle, where older ones are elsewhere.
+///
+/// # Errors
+/// What is wrong, in which part, at the first line that is.
+pub fn verify_parts(parts: &[PathBuf], expected: Option<&Head>) -> Result<Summary, VerifyError> {
+    let mut check = Check::new(expected);
+    for path in parts {
+        let checked =
+            File::open(path).map_err(VerifyError::from).and_then(|file| check.part(BufReader::new(file)));
+        checked.map_err(|cause| VerifyError::Part { path: path.clone(), cause: Box::new(cause) })?;
     }
-    match expected {
-        Some(expected) if !met_expected => Err(VerifyError::Head {
-            found: head.seq,
-            found_hash: head.hash,
-            expected: expected.seq,
-            expected_hash: expected.hash.clone(),
-        }),
-        Some(_) | None => Ok(Summary { head }),
+    check.finish()
+}
+
+struct Check<'a> {
+    head: Head,
+    first_seq: Option<u64>,
+    expected: Option<&'a Head>,
+    met_expected: bool,
+}
+
+impl<'a> Check<'a> {
+    fn new(expected: Option<&'a Head>) -> Self {
+        let head = Head::genesis();
+        let met_expected = expected.is_none_or(|expected| *expected == head);
+        Self { head, first_seq: None, expected, met_expected }
+    }
+
+    fn part(&mut self, mut reader: impl BufRead) -> Result<(), VerifyError> {
+        let mut line = Vec::new();
+        let mut is_first = true;
+        loop {
+            line.clear();
+            if reader.read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            let number = self.head.seq.saturating_add(1);
+            let content = line.strip_suffix(b"\n").ok_or(VerifyError::Torn { line: number })?;
+            if std::mem::take(&mut is_first) {
+                self.begin_part(content)?;
+            }
+            let number = self.head.seq.saturating_add(1);
+            self.head = self.head.check(content).map_err(|what| VerifyError::Line { line: number, what })?;
+            self.first_seq.get_or_insert(number);
+            self.met_expected |= self.expected.is_some_and(|expected| *expected == self.head);
+        }
+    }
+
+    /// A part's first line says what lies before it: nothing that was checked may lie between.
+    fn begin_part(&mut self, content: &[u8]) -> Result<(), VerifyError> {
+        let Some(before) = Head::before(content) else { return Ok(()) };
+        if self.first_seq.is_none() {
+            self.met_expected |= self.expected == Some(&before);
+            self.head = before;
+        } else if before.seq > self.head.seq {
+            let first = self.head.seq.saturating_add(1);
+            return Err(VerifyError::Missing { first, last: before.seq });
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Summary, VerifyError> {
+        match self.expected {
+            Some(expected) if !self.met_expected => Err(VerifyError::Head {
+                found: self.head.seq,
+                found_hash: self.head.hash,
+                expected: expected.seq,
+                expected_hash: expected.hash.clone(),
+            }),
+            Some(_) | None => Ok(Summary { first_seq: self.first_seq.unwrap_or(1), head: self.head }),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Mentions {
     in_baseline: bool,
     session_limit: Option<Spot>,
     run_limit: Option<Spot>,
+    approval_cost: Option<Spot>,
     action_limits: BTreeMap<ActionName, Spot>,
     cost_floors: BTreeMap<ActionName, Spot>,
     denied: BTreeMap<ActionName, Spot>,
@@ -75,6 +76,10 @@ impl Mentions {
 
     pub(crate) fn run_limit(&mut self, field: &Field<'_>) {
         self.run_limit = Some(Spot::of(field));
+    }
+
+    pub(crate) fn approval_cost(&mut self, field: &Field<'_>) {
+        self.approval_cost = Some(Spot::of(field));
     }
 
     pub(crate) fn action_limit(&mut self, name: &ActionName, field: &Field<'_>) {
@@ -147,6 +152,7 @@ fn actions_that_never_start(policy: &Policy, mentions: &Mentions, found: &mut Fi
             let message = format!("{action} is denied on line {line}, so this never matters");
             warn(spot, message, "remove it from `denied_actions`, or remove this", found);
         } else if let Some(allowed) = &policy.allowed
+            && policy.strict
             && !allowed.names.contains_key(name)
         {
             let message = format!(
@@ -179,10 +185,24 @@ fn limits_that_are_never_reached(policy: &Policy, mentions: &Mentions, found: &m
             }
         }
     }
+    if !policy.strict {
+        return;
+    }
+    let for_all = [budgets.session, budgets.run, budgets.day.map(|day| day.limit)];
+    if let Some(spot) = &mentions.approval_cost
+        && let Some(cost) = policy.approvals.as_ref().and_then(|approvals| approvals.from_cost)
+        && let Some(limit) = for_all.into_iter().flatten().find(|limit| limit.amount < cost.amount)
+    {
+        let message = format!(
+            "an action of {} dollars is denied by the budget of line {}, which is {}: nobody is ever asked",
+            cost.amount, limit.line, limit.amount
+        );
+        warn(spot, message, "raise the budget, or lower this", found);
+    }
     for (name, spot) in &mentions.cost_floors {
         let Some(rule) = policy.actions.get(name) else { continue };
-        let limits = [budgets.session, budgets.run, budgets.actions.get(name).copied()];
-        if let Some(limit) = limits.into_iter().flatten().find(|limit| limit.amount < rule.cost_floor) {
+        let limits = for_all.into_iter().chain([budgets.actions.get(name).copied()]);
+        if let Some(limit) = limits.flatten().find(|limit| limit.amount < rule.cost_floor) {
             let message = format!(
                 "the action costs at least {} dollars, but the budget of line {} is {}: it can never start",
                 rule.cost_floor, limit.line, limit.amount

@@ -4,6 +4,7 @@
 
 use crate::problem::{Complaint, Findings, Place};
 use crate::quoted::Quoted;
+use crate::shape::{Keys, Needed, Shape};
 use crate::suggest::closest;
 use crate::tree::{Entry, Node, Scalar, Value, path_to_item, path_to_key};
 
@@ -11,46 +12,19 @@ use crate::tree::{Entry, Node, Scalar, Value, path_to_item, path_to_key};
 #[derive(Clone, Debug)]
 pub(crate) struct Field<'t> {
     pub(crate) node: &'t Node,
+    /// What it has to be.
+    pub(crate) shape: &'static Shape,
     /// The key's place; for an entry of a list, its own.
     pub(crate) label: Place,
     pub(crate) path: String,
 }
 
-/// The keys that a mapping may have.
-pub(crate) struct Keys {
-    pub(crate) known: &'static [&'static str],
-    /// Keys of the design that this version can't keep to.
-    pub(crate) later: &'static [&'static str],
-    pub(crate) example: &'static str,
-}
-
-/// Where keys stand, for those written in the wrong place; empty: at the top level.
-const HOMES: [(&str, &str); 20] = [
-    ("session", "budgets"),
-    ("run", "budgets"),
-    ("max_count", "rate_limits.ACTION"),
-    ("window_seconds", "rate_limits.ACTION"),
-    ("cost_usd", "actions.ACTION"),
-    ("tags", "actions.ACTION"),
-    ("grants", "actions.ACTION"),
-    ("max_seconds", "actions.ACTION"),
-    ("mode", "enforcement"),
-    ("on_exhausted", "enforcement"),
-    ("network", "enforcement"),
-    ("exec", "enforcement"),
-    ("unix", "enforcement"),
-    ("libraries", "enforcement.exec"),
-    ("budgets", ""),
-    ("denied_actions", ""),
-    ("allowed_actions", ""),
-    ("rate_limits", ""),
-    ("strict_mode", ""),
-    ("enforcement", ""),
-];
+/// With more homes than this, a misplaced key is not told where it belongs.
+const MOST_HOMES: usize = 3;
 
 impl<'t> Field<'t> {
-    pub(crate) fn root(node: &'t Node) -> Self {
-        Self { node, label: node.place, path: String::new() }
+    pub(crate) fn root(node: &'t Node, shape: &'static Shape) -> Self {
+        Self { node, shape, label: node.place, path: String::new() }
     }
 
     /// Where to point at: the value, or its key where there is no value to see.
@@ -70,58 +44,93 @@ impl<'t> Field<'t> {
         found.problem(self.place(), &self.path, complaint);
     }
 
-    /// Its value, if it is one of a mapping's fixed keys; unknown keys are reported.
-    pub(crate) fn section(&self, keys: &Keys, found: &mut Findings) -> Option<Section<'t>> {
-        let entries = self.entries(keys.example, found)?;
+    /// Its values by the fixed keys of its shape. Unknown keys and missing ones are reported.
+    pub(crate) fn section(&self, found: &mut Findings) -> Option<Section<'t>> {
+        let problems_before = found.problem_count();
+        let keys = self.shape.keys();
         let mut fields = Vec::new();
-        for entry in entries {
-            let key = entry.key.text.as_str();
-            let field = self.child(entry);
-            if let Some(known) = keys.known.iter().copied().find(|known| *known == key) {
-                fields.push((known, field));
+        for entry in self.entries(keys.example, found)? {
+            let name = entry.key.text.as_str();
+            if let Some(key) = keys.key(name) {
+                fields.push((key.name, self.child(entry, &key.shape)));
             } else {
-                found.problem(entry.key_place, &field.path, self.unknown(key, keys));
+                let path = path_to_key(&self.path, name);
+                found.problem(entry.key_place, &path, self.unknown(name, keys));
             }
         }
-        Some(Section { fields })
+        let section = Section { fields };
+        // With a misspelt key, whether another one is missing can't be said.
+        if found.problem_count() == problems_before {
+            self.complain_of_missing(keys, &section, found);
+        }
+        Some(section)
+    }
+
+    fn complain_of_missing(&self, keys: &Keys, section: &Section<'_>, found: &mut Findings) {
+        let way_out = format!("write `{}`", keys.example);
+        match keys.needed {
+            Needed::OneAtLeast if section.fields.is_empty() => {
+                self.complain(Complaint::new("the mapping is empty", way_out), found);
+            }
+            Needed::Each(names) => {
+                for name in names.iter().filter(|name| section.field(name).is_none()) {
+                    let message = format!("the key `{name}` is missing");
+                    self.complain(Complaint::new(message, way_out.clone()), found);
+                }
+            }
+            Needed::Nothing | Needed::OneAtLeast => {}
+        }
     }
 
     fn unknown(&self, key: &str, keys: &Keys) -> Complaint {
         let here = if self.path.is_empty() { "a policy".to_owned() } else { format!("`{}`", self.path) };
-        let allowed = keys.known.join(", ");
+        let allowed = keys.names().collect::<Vec<_>>().join(", ");
         if keys.later.contains(&key) {
             return Complaint::new(
                 format!("{} is not supported by this version", Quoted(key)),
                 format!("remove it: nothing would keep to it; {here} can have: {allowed}"),
             );
         }
-        let home = HOMES.iter().find(|(known, home)| *known == key && *home != self.path);
         if key.contains(':') {
             return Complaint::new(
                 format!("{} is no key of {here}", Quoted(key)),
                 "write a space behind the colon",
             );
         }
-        let hint = match (closest(key, keys.known.iter().copied()), home) {
-            (Some(meant), _) => format!("did you mean `{meant}`? "),
-            (None, Some((_, ""))) => "it stands at the top level; ".to_owned(),
-            (None, Some((_, home))) => format!("it stands under `{home}`; "),
-            (None, None) => String::new(),
-        };
+        let hint = closest(key, keys.names())
+            .map_or_else(|| self.hint_of_home(key), |meant| format!("did you mean `{meant}`? "));
         Complaint::new(
             format!("{} is no key of {here}", Quoted(key)),
             format!("{hint}{here} can have: {allowed}"),
         )
     }
 
-    /// The entries of a mapping whose keys are the user's own.
-    pub(crate) fn table(&self, example: &str, found: &mut Findings) -> Option<Vec<(&'t Entry, Self)>> {
-        let entries = self.entries(example, found)?;
-        Some(entries.iter().map(|entry| (entry, self.child(entry))).collect())
+    /// Where a key stands that is known elsewhere; the places below here first.
+    fn hint_of_home(&self, key: &str) -> String {
+        let mut homes = crate::lower::KEYS.homes(key);
+        let below = format!("{}.", self.path);
+        if homes.iter().any(|home| home.starts_with(&below)) {
+            homes.retain(|home| home.starts_with(&below));
+        }
+        if homes.is_empty() || homes.len() > MOST_HOMES {
+            return String::new();
+        }
+        let places = homes.iter().map(|home| {
+            if home.is_empty() { "at the top level".to_owned() } else { format!("under `{home}`") }
+        });
+        format!("it stands {}; ", places.collect::<Vec<_>>().join(" or "))
     }
 
-    fn child(&self, entry: &'t Entry) -> Self {
-        Self { node: &entry.value, label: entry.key_place, path: path_to_key(&self.path, &entry.key.text) }
+    /// The entries of a mapping whose keys are the user's own.
+    pub(crate) fn table(&self, found: &mut Findings) -> Option<Vec<(&'t Entry, Self)>> {
+        let (of, example) = self.shape.table();
+        let entries = self.entries(example, found)?;
+        Some(entries.iter().map(|entry| (entry, self.child(entry, of))).collect())
+    }
+
+    fn child(&self, entry: &'t Entry, shape: &'static Shape) -> Self {
+        let path = path_to_key(&self.path, &entry.key.text);
+        Self { node: &entry.value, shape, label: entry.key_place, path }
     }
 
     fn entries(&self, example: &str, found: &mut Findings) -> Option<&'t [Entry]> {
@@ -133,11 +142,13 @@ impl<'t> Field<'t> {
     }
 
     /// The items of a list.
-    pub(crate) fn items(&self, example: &str, found: &mut Findings) -> Option<Vec<Self>> {
+    pub(crate) fn items(&self, found: &mut Findings) -> Option<Vec<Self>> {
+        let (of, example) = self.shape.items();
         match &self.node.value {
             Value::List(items) => {
                 let field = |(index, node): (usize, &'t Node)| Self {
                     node,
+                    shape: of,
                     label: node.place,
                     path: path_to_item(&self.path, index),
                 };
@@ -160,6 +171,12 @@ impl<'t> Field<'t> {
                 None
             }
         }
+    }
+
+    /// A text that is there, as its shape wants one.
+    pub(crate) fn text(&self, found: &mut Findings) -> Option<&'t Scalar> {
+        let text = self.shape.text();
+        self.scalar(text.what, text.example, found)
     }
 
     /// A scalar that is there; what is expected instead is said otherwise.

@@ -30,6 +30,8 @@ mod problem;
 mod quoted;
 mod render;
 mod scalar;
+mod schema;
+mod shape;
 mod source;
 mod suggest;
 mod syntax;
@@ -39,6 +41,7 @@ use sentinel_engine::Policy;
 
 pub use lower::network_entry;
 pub use problem::{Problem, Problems, Warnings};
+pub use schema::json_schema;
 
 use problem::Findings;
 

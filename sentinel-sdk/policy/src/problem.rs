@@ -5,6 +5,7 @@
 use std::fmt;
 
 use sentinel_engine::Policy;
+use sentinel_proto::RulePlace;
 
 use crate::Parsed;
 use crate::render;
@@ -53,6 +54,21 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// A remark on a rule of a text, for [`Problem::render`]: at the first of these words that stands on the rule's line, or at
+    /// all of the line.
+    #[must_use]
+    pub fn remark(text: &str, rule: &RulePlace, words: &[&str], message: String, way_out: String) -> Self {
+        let RulePlace { rule: path, line } = rule;
+        let (column, width) = render::position(text, *line, words);
+        Self { line: *line, column, width, path: path.clone(), message, way_out }
+    }
+
+    /// This alone, as in [`Problems::render`]; `severity` stands before the message.
+    #[must_use]
+    pub fn render(&self, severity: &str, file_name: &str, text: &str) -> String {
+        render::single(severity, self, file_name, text)
+    }
+
     pub(crate) fn new(place: Place, path: &str, complaint: Complaint) -> Self {
         let Complaint { message, way_out } = complaint;
         let Place { line, column, width } = place;

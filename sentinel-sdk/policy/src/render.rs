@@ -21,15 +21,12 @@ pub(crate) fn report(
     file_name: &str,
     text: &str,
 ) -> String {
-    let mut report = String::new();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines: Vec<&str> = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
-    let file_name = shown(file_name);
-    for problem in problems.iter().take(MAX_SHOWN) {
-        let index = usize::try_from(problem.line.saturating_sub(1)).ok();
-        let line = index.and_then(|index| lines.get(index)).copied().unwrap_or("");
-        push_problem(&mut report, severity, problem, &file_name, line);
-    }
+    let lines = Lines::of(text);
+    let mut report: String = problems
+        .iter()
+        .take(MAX_SHOWN)
+        .map(|problem| block(severity, problem, file_name, lines.get(problem.line)))
+        .collect();
     if !problems.is_empty() {
         let plural = if problems.len() == 1 { "" } else { "s" };
         let rest = if problems.len() > MAX_SHOWN {
@@ -37,29 +34,78 @@ pub(crate) fn report(
         } else {
             String::new()
         };
+        let file_name = shown(file_name);
         let _infallible = writeln!(report, "{file_name}: {} {noun}{plural}{rest}", problems.len());
     }
     report
 }
 
-fn push_problem(report: &mut String, severity: &str, problem: &Problem, file_name: &str, line: &str) {
+/// A single one, without a count below.
+pub(crate) fn single(severity: &str, problem: &Problem, file_name: &str, text: &str) -> String {
+    block(severity, problem, file_name, Lines::of(text).get(problem.line))
+}
+
+/// Column and width of the first of these words that stands on a line by itself, upper and lower case alike; or else of all
+/// that the line says.
+pub(crate) fn position(text: &str, line: u32, words: &[&str]) -> (u32, u32) {
+    let line: Vec<char> = Lines::of(text).get(line).chars().collect();
+    let is_part = |at: Option<usize>| {
+        let character = at.and_then(|at| line.get(at));
+        character.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
+    };
+    let stands_at = |word: &[char], start: usize| {
+        let end = start.saturating_add(word.len());
+        line.get(start..end).is_some_and(|part| {
+            part.iter().zip(word).all(|(one, other)| one.eq_ignore_ascii_case(other))
+                && !is_part(start.checked_sub(1))
+                && !is_part(Some(end))
+        })
+    };
+    let of_word = words.iter().filter(|word| !word.is_empty()).find_map(|word| {
+        let word: Vec<char> = word.chars().collect();
+        (0..line.len()).find(|start| stands_at(&word, *start)).map(|start| (start, word.len()))
+    });
+    let (start, width) = of_word.unwrap_or_else(|| {
+        let blank = line.iter().take_while(|c| c.is_whitespace()).count();
+        let end = line.iter().rposition(|c| !c.is_whitespace()).map_or(0, |last| last.saturating_add(1));
+        (blank, end.saturating_sub(blank))
+    });
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    (number(start).saturating_add(1), number(width).max(1))
+}
+
+struct Lines<'t>(Vec<&'t str>);
+
+impl<'t> Lines<'t> {
+    fn of(text: &'t str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Self(text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect())
+    }
+
+    fn get(&self, number: u32) -> &'t str {
+        let index = usize::try_from(number.saturating_sub(1)).ok();
+        index.and_then(|index| self.0.get(index)).copied().unwrap_or("")
+    }
+}
+
+fn block(severity: &str, problem: &Problem, file_name: &str, line: &str) -> String {
     let Problem { line: number, column, width, path, message, way_out } = problem;
     let number = number.to_string();
     let margin = " ".repeat(number.len());
     let excerpt = Excerpt::new(line, to_usize(*column).saturating_sub(1), to_usize(*width));
     let about = if path.is_empty() { String::new() } else { format!(" {path}") };
-    let _infallible = write!(
-        report,
+    format!(
         "{severity}: {message}\n \
          {margin}--> {file_name}:{number}:{column}\n \
          {margin} |\n \
          {number} | {source}\n \
          {margin} | {indent}{carets}{about}\n \
          {margin} = {way_out}\n\n",
+        file_name = shown(file_name),
         source = excerpt.source,
         indent = " ".repeat(excerpt.indent),
         carets = "^".repeat(excerpt.carets),
-    );
+    )
 }
 
 fn to_usize(number: u32) -> usize {
@@ -142,6 +188,16 @@ mod tests {
         let excerpt = Excerpt::new(&line, 5_000, 1);
         assert!(excerpt.source.chars().count() <= MAX_WIDTH + 1);
         assert_eq!(excerpt.source.chars().nth(excerpt.indent), Some('X'));
+    }
+
+    #[test]
+    fn a_word_is_found_where_it_stands_by_itself() {
+        let text = "\u{feff}a: 1\n  send_money: [send, é, Send]  \n\n";
+        assert_eq!(position(text, 1, &["a"]), (1, 1));
+        assert_eq!(position(text, 2, &["send"]), (16, 4));
+        assert_eq!(position(text, 2, &["pay", "SEND_MONEY"]), (3, 10));
+        assert_eq!(position(text, 2, &["pay", "", "send_"]), (3, 27));
+        assert_eq!((position(text, 3, &["a"]), position(text, 9, &[])), ((1, 1), (1, 1)));
     }
 
     #[test]

@@ -36,13 +36,9 @@ fn amount(text: &str) -> Result<Money, Complaint> {
     })
 }
 
-/// A whole number within a range; `what` names it with its unit.
-pub(crate) fn whole_number(
-    field: &Field<'_>,
-    what: &str,
-    range: RangeInclusive<u64>,
-    found: &mut Findings,
-) -> Option<u64> {
+/// A whole number within the range of its shape.
+pub(crate) fn whole_number(field: &Field<'_>, found: &mut Findings) -> Option<u64> {
+    let (what, range) = field.shape.whole();
     let example = range.end().min(&60).to_string();
     let scalar = field.scalar(what, &example, found)?;
     let whole = number(scalar, what, &example).and_then(|text| whole(text, what, &range));
@@ -96,17 +92,17 @@ pub(crate) fn truth(field: &Field<'_>, found: &mut Findings) -> Option<bool> {
     None
 }
 
-/// One of a few words.
+/// What one of its shape's words stands for.
 pub(crate) fn choice<T: Copy>(field: &Field<'_>, choices: &[(&str, T)], found: &mut Findings) -> Option<T> {
-    let words: Vec<String> = choices.iter().map(|(word, _)| format!("`{word}`")).collect();
-    let expected = words.join(" or ");
+    let words = field.shape.words();
+    let expected = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ");
     let scalar = field.scalar(&expected, "", found)?;
-    if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == scalar.text) {
+    let chosen = choices.iter().find(|(word, _)| *word == scalar.text && words.contains(word));
+    if let Some((_, choice)) = chosen {
         return Some(*choice);
     }
-    let meant = closest(&scalar.text, choices.iter().map(|(word, _)| *word));
-    let way_out = match meant {
-        Some(meant) if choices.len() > 1 => format!("did you mean `{meant}`? write {expected}"),
+    let way_out = match closest(&scalar.text, words.iter().copied()) {
+        Some(meant) if words.len() > 1 => format!("did you mean `{meant}`? write {expected}"),
         Some(_) | None => format!("write {expected}"),
     };
     field.complain(Complaint::new(format!("{} is not known here", Quoted(&written(scalar))), way_out), found);

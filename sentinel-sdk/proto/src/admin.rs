@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::app::{KernelDenial, Refused, RequestId};
-use crate::{Money, SessionId, SessionName};
+use crate::{ActionName, ApprovalId, Money, Payload, RiskLevel, RulePlace, SessionId, SessionName, Tag};
 
 /// From the operator to the agent. The first is `hello`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,24 @@ pub enum Request {
     StartSession(Box<StartSession>),
     /// What the agent does and holds; answered by [`Reply::Status`].
     Status(crate::app::Ask),
+    /// What waits for a human's word, and what was approved and not used yet; answered by [`Reply::Approvals`].
+    Approvals(crate::app::Ask),
+    /// Lets an action start; answered by [`Reply::Done`].
+    Approve(Approve),
+    /// Keeps an action from starting; answered by [`Reply::Done`].
+    Reject(Reject),
+    /// Freezes a session's processes and shuts its doors; answered by [`Reply::Done`].
+    Pause(OfSession),
+    /// Lets a paused session go on; answered by [`Reply::Done`].
+    Resume(OfSession),
+    /// Kills a session's processes and ends it; answered by [`Reply::Done`].
+    Kill(OfSession),
+    /// A launcher is back at its session, after the agent was started anew: the session ends with this connection. Answered by [`Reply::Done`].
+    Attach(Attach),
+    /// Kills all sessions; answered by [`Reply::Done`].
+    StopAll(crate::app::Ask),
+    /// Reads the policies anew: all of them are valid and take effect, or nothing changes. Answered by [`Reply::Done`].
+    Reload(crate::app::Ask),
 }
 
 /// Asks for a session.
@@ -40,6 +58,61 @@ pub struct StartSession {
     pub uid: Option<u32>,
 }
 
+/// A request about one session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfSession {
+    /// The number of this request.
+    pub request: RequestId,
+    /// Its name as `sentinel status` shows it, or its number.
+    pub session: String,
+}
+
+/// A launcher is back at its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// The number of this request.
+    pub request: RequestId,
+    /// Its session.
+    pub session: SessionId,
+}
+
+/// Lets an action start, once or as often as said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approve {
+    /// The number of this request.
+    pub request: RequestId,
+    /// Which approval.
+    pub approval: ApprovalId,
+    /// How often that very action, with those very arguments, may start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u64>,
+    /// For how many seconds from now; none: as long as the policy's `timeout_seconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// What all its uses may cost together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to_usd: Option<Money>,
+    /// For the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Keeps an action from starting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reject {
+    /// The number of this request.
+    pub request: RequestId,
+    /// Which approval.
+    pub approval: ApprovalId,
+    /// For the ledger and the application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
 /// From the agent to the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,6 +125,10 @@ pub enum Reply {
     Notice(Box<Notice>),
     /// The answer to [`Request::Status`].
     Status(Box<Status>),
+    /// The answer to [`Request::Approvals`], oldest first.
+    Approvals(ApprovalList),
+    /// It is done, and in the ledger.
+    Done(Done),
     /// The message could not be taken, or its wish not be met.
     Refused(Refused),
 }
@@ -61,6 +138,59 @@ pub enum Reply {
 pub struct Welcome {
     /// [`crate::VERSION`].
     pub version: u32,
+}
+
+/// It is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The request's number.
+    pub request: RequestId,
+    /// What was done, in words.
+    pub message: String,
+}
+
+/// What waits for a human's word, and what was approved and not used yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalList {
+    /// The request's number.
+    pub request: RequestId,
+    /// Oldest first.
+    pub approvals: Vec<ApprovalStatus>,
+}
+
+/// One approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalStatus {
+    /// Which.
+    pub approval: ApprovalId,
+    /// The session.
+    pub session: SessionId,
+    /// Its name.
+    pub session_name: String,
+    /// The action.
+    pub action: ActionName,
+    /// What it is going to cost.
+    pub cost_usd: Money,
+    /// The policy's tags and the application's.
+    pub tags: Vec<Tag>,
+    /// How risky it is said to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk_level: Option<RiskLevel>,
+    /// What it is called with, without secrets.
+    pub inputs: Payload,
+    /// The doors that it opens, as the policy names them.
+    pub doors: Vec<String>,
+    /// The rule that wants a human's word.
+    pub rule: RulePlace,
+    /// The process that asks.
+    pub pid: u32,
+    /// SHA-256 of all that the approval is bound to.
+    pub digest: String,
+    /// It expires in so many seconds.
+    pub expires_in_seconds: u64,
+    /// How often it may still start, where it is approved; none: it is pending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses_left: Option<u64>,
 }
 
 /// What the launcher needs to know of its new session.
@@ -147,6 +277,12 @@ pub struct SessionStatus {
     pub limit_usd: Option<Money>,
     /// Whether its baseline network is closed because a budget is spent.
     pub exhausted: bool,
+    /// Whether an operator has paused it.
+    #[serde(default)]
+    pub paused: bool,
+    /// Which version of its policy holds, from 1.
+    #[serde(default)]
+    pub generation: u64,
     /// Decisions that allowed, and that denied.
     pub allowed: u64,
     /// See `allowed`.

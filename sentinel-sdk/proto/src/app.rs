@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActionId, ActionName, Decision, Denial, Money, Outcome, Payload, SessionId, Tag};
+use crate::{
+    ActionId, ActionName, ApprovalId, Decision, Denial, Money, Outcome, Payload, RiskLevel, SessionId, Tag,
+};
 
 /// A number that a client gives a request, and finds again in the answer. Answers come in any order.
 pub type RequestId = u64;
@@ -22,6 +24,11 @@ pub enum Request {
     Begin(Begin),
     /// It has ended; answered by [`Reply::Ended`] if it carries a request number.
     End(End),
+    /// Waits for a human's word on an action that is [pending](Decision::Pending); answered by [`Reply::Approval`] as soon as there is one, at
+    /// the latest when the approval expires. Then the same [`Begin`] is asked again.
+    AwaitApproval(OfApproval),
+    /// The action is no longer wanted; answered by [`Reply::Approval`].
+    CancelApproval(OfApproval),
     /// What the kernel refused to this process lately; answered by [`Reply::Denials`].
     Denials(Denials),
     /// What was spent and is left; answered by [`Reply::Totals`].
@@ -54,6 +61,9 @@ pub struct Begin {
     /// At most [`MAX_TAGS`].
     #[serde(default)]
     pub tags: Vec<Tag>,
+    /// How risky the application takes it to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk_level: Option<RiskLevel>,
     /// What it is called with; recorded, not decided on.
     #[serde(default)]
     pub inputs: Payload,
@@ -77,6 +87,16 @@ pub struct End {
     /// What came out; recorded, not decided on.
     #[serde(default)]
     pub outputs: Payload,
+}
+
+/// A request about an approval of the sender's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfApproval {
+    /// The number of this request.
+    pub request: RequestId,
+    /// Which approval.
+    pub approval: ApprovalId,
 }
 
 /// Asks what the kernel refused to this process lately.
@@ -105,6 +125,8 @@ pub enum Reply {
     Welcome(Welcome),
     /// The answer to [`Request::Begin`].
     Decision(Box<Answer>),
+    /// The answer to [`Request::AwaitApproval`] and [`Request::CancelApproval`].
+    Approval(Box<ApprovalAnswer>),
     /// The action is settled, and its doors are shut.
     Ended(Ended),
     /// The answer to [`Request::Denials`], newest last.
@@ -145,6 +167,32 @@ pub struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_seconds: Option<u64>,
     /// Why not, where it may not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denial: Option<Denial>,
+    /// What to wait for, where the decision is `pending`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<PendingApproval>,
+}
+
+/// What a pending action waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingApproval {
+    /// Which approval.
+    pub id: ApprovalId,
+    /// It expires in so many milliseconds.
+    pub expires_in_ms: u64,
+}
+
+/// What became of an approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalAnswer {
+    /// The request's number.
+    pub request: RequestId,
+    /// Which approval.
+    pub approval: ApprovalId,
+    /// Whether a human approved: then the same [`Begin`] is let start, if every other rule still lets it.
+    pub approved: bool,
+    /// Why not, where not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denial: Option<Denial>,
 }

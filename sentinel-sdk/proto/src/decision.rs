@@ -12,7 +12,7 @@ use crate::{ActionName, Money};
 pub enum Decision {
     /// It may run now, and its doors are open.
     Allow,
-    /// A human has to say; not yet given by this version.
+    /// A human has to say: wait for the approval, then ask again.
     Pending,
     /// It may not run.
     Deny,
@@ -26,6 +26,8 @@ pub enum BudgetScope {
     Session,
     /// All that one run of it may spend.
     Run,
+    /// All that the sessions of one policy may spend in a day.
+    Day,
     /// All that one action may spend, over all runs.
     Action,
 }
@@ -35,6 +37,7 @@ impl fmt::Display for BudgetScope {
         f.write_str(match self {
             Self::Session => "session",
             Self::Run => "run",
+            Self::Day => "day",
             Self::Action => "action",
         })
     }
@@ -69,6 +72,43 @@ pub enum Reason {
         /// The most that may be.
         limit: Money,
     },
+    /// It has started as often as the policy allows.
+    CallLimit {
+        /// The most starts.
+        limit: u64,
+    },
+    /// As many are in flight as the policy allows.
+    ConcurrencyLimit {
+        /// The most in flight at once.
+        limit: u64,
+    },
+    /// The policy allows it at other hours.
+    OutsideHours {
+        /// When it is allowed, as the policy says it.
+        allowed: String,
+    },
+    /// A human said no.
+    ApprovalRejected {
+        /// What the human noted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// No human said yes in time.
+    ApprovalExpired {
+        /// How long was waited.
+        timeout_seconds: u64,
+    },
+    /// It was no longer wanted, or the policy changed meanwhile.
+    ApprovalCancelled {
+        /// Why.
+        cause: String,
+    },
+    /// It needs an approval that nobody may give.
+    NoApprover,
+    /// It needs an approval, and whoever asked can't wait for one.
+    ApprovalNeeded,
+    /// An operator has paused the session.
+    Paused,
     /// More actions of one session are in flight, or more names were used, than the agent keeps count of.
     QuotaExceeded {
         /// What there is too much of.
@@ -109,6 +149,15 @@ impl Reason {
             Self::NotInAllowlist { .. } => "NOT_IN_ALLOWLIST",
             Self::RateLimited { .. } => "RATE_LIMITED",
             Self::BudgetExceeded { .. } => "BUDGET_EXCEEDED",
+            Self::CallLimit { .. } => "CALL_LIMIT",
+            Self::ConcurrencyLimit { .. } => "CONCURRENCY_LIMIT",
+            Self::OutsideHours { .. } => "OUTSIDE_HOURS",
+            Self::ApprovalRejected { .. } => "APPROVAL_REJECTED",
+            Self::ApprovalExpired { .. } => "APPROVAL_EXPIRED",
+            Self::ApprovalCancelled { .. } => "APPROVAL_CANCELLED",
+            Self::NoApprover => "NO_APPROVER",
+            Self::ApprovalNeeded => "APPROVAL_NEEDED",
+            Self::Paused => "PAUSED",
             Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
             Self::SessionEnded => "SESSION_ENDED",
             Self::LedgerUnavailable { .. } => "LEDGER_UNAVAILABLE",
@@ -141,14 +190,26 @@ impl Reason {
             }
             Self::BudgetExceeded { spent, limit, budget } => format!(
                 "it would bring the {budget} to {spent} of {limit} dollars; use a cheaper action, or ask for a larger `budgets.{}`",
-                if *budget == BudgetScope::Action {
-                    "actions"
-                } else if *budget == BudgetScope::Run {
-                    "run"
-                } else {
-                    "session"
+                match budget {
+                    BudgetScope::Session => "session",
+                    BudgetScope::Run => "run",
+                    BudgetScope::Day => "day",
+                    BudgetScope::Action => "actions",
                 }
             ),
+            Self::CallLimit { .. } => {
+                "don't retry it; do the task another way, or ask for a larger `max_calls`".to_owned()
+            }
+            Self::ConcurrencyLimit { .. } => "wait until one of them has ended".to_owned(),
+            Self::OutsideHours { allowed } => format!("try again at its hours: {allowed}"),
+            Self::ApprovalRejected { .. } => "don't retry it; do the task another way".to_owned(),
+            Self::ApprovalExpired { .. } => {
+                "an operator approves with `sentinel approvals`; ask again when one is there".to_owned()
+            }
+            Self::ApprovalCancelled { .. } => "ask again if it is still wanted".to_owned(),
+            Self::NoApprover => "the operator has to name somebody in `approvals.approvers`".to_owned(),
+            Self::ApprovalNeeded => "ask in a way that waits for the approval".to_owned(),
+            Self::Paused => "wait until an operator resumes it".to_owned(),
             Self::QuotaExceeded { limit, .. } => {
                 format!("wait until some have ended; at most {limit} are kept")
             }
@@ -176,6 +237,20 @@ impl fmt::Display for Reason {
             Self::BudgetExceeded { budget, spent, limit } => {
                 write!(f, "{budget} budget exceeded: {spent} > {limit} USD")
             }
+            Self::CallLimit { limit } => write!(f, "it has started {limit} times, and may not more often"),
+            Self::ConcurrencyLimit { limit } => {
+                write!(f, "{limit} are in flight, and may not be more at once")
+            }
+            Self::OutsideHours { .. } => write!(f, "it is not allowed at this hour"),
+            Self::ApprovalRejected { note: Some(note) } => write!(f, "an operator rejected it: {note}"),
+            Self::ApprovalRejected { note: None } => write!(f, "an operator rejected it"),
+            Self::ApprovalExpired { timeout_seconds } => {
+                write!(f, "nobody approved it within {timeout_seconds} s")
+            }
+            Self::ApprovalCancelled { cause } => write!(f, "its approval was cancelled: {cause}"),
+            Self::NoApprover => write!(f, "it needs an approval that nobody may give"),
+            Self::ApprovalNeeded => write!(f, "a human has to approve it first"),
+            Self::Paused => write!(f, "an operator has paused its session"),
             Self::QuotaExceeded { quota, limit } => write!(f, "too many {quota}: at most {limit}"),
             Self::SessionEnded => write!(f, "its session has ended"),
             Self::LedgerUnavailable { cause } => write!(f, "the ledger can't be written: {cause}"),

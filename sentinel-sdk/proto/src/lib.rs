@@ -28,7 +28,7 @@ mod payload;
 pub use decision::{BudgetScope, Decision, Denial, Reason, RulePlace};
 pub use frame::{FrameError, FrameReader, MAX_FRAME_BYTES, encode_frame};
 pub use money::{Money, MoneyError};
-pub use name::{ActionName, NameError, SessionName, Tag};
+pub use name::{ActionName, NameError, RiskLevel, SessionName, Tag};
 pub use outcome::Outcome;
 pub use payload::{MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, Payload};
 
@@ -41,6 +41,17 @@ pub const VERSION: u32 = 1;
 pub struct ActionId(pub uuid::Uuid);
 
 impl std::fmt::Display for ActionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A wish for a human's approval; unique for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct ApprovalId(pub uuid::Uuid);
+
+impl std::fmt::Display for ApprovalId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }

@@ -1,4 +1,4 @@
-//! Names that clients choose: of actions, sessions and tags.
+//! Names that clients choose: of actions, sessions, tags and risk levels.
 //!
 //! Invariant: a name holds no control characters, so it can stand in a ledger line and on a terminal as it is.
 
@@ -131,6 +131,18 @@ name! {
 name! {
     /// A tag on an action.
     Tag, 64, "printable characters", is_printable
+}
+name! {
+    /// How risky an action is: a word of the operator's and the application's own, such as `high`. Upper and lower case are alike.
+    RiskLevel, 32, "letters, digits and `. _ -`", is_plain
+}
+
+impl RiskLevel {
+    /// Whether both are the same level.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.as_str().eq_ignore_ascii_case(other.as_str())
+    }
 }
 
 #[cfg(test)]

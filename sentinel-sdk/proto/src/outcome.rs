@@ -26,6 +26,14 @@ pub enum Outcome {
     Aborted,
     /// It was not let start.
     Blocked,
+    /// It broke a rule, and goes on: the policy isn't strict.
+    Warned,
+    /// A human is to say whether it may start.
+    Pending,
+    /// A human said that it may.
+    Approved,
+    /// A human said that it may not.
+    Rejected,
     /// Not an action: something that the agent or the kernel recorded.
     Recorded,
 }
@@ -51,6 +59,10 @@ impl Outcome {
             Self::Interrupted => "interrupted",
             Self::Aborted => "aborted",
             Self::Blocked => "blocked",
+            Self::Warned => "warned",
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
             Self::Recorded => "recorded",
         }
     }

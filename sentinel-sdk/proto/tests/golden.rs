@@ -4,14 +4,17 @@
 
 use std::path::Path;
 
-use sentinel_proto::admin::{self, Notice, SessionStarted, SessionStatus, StartSession, Status};
+use sentinel_proto::admin::{
+    self, ApprovalList, ApprovalStatus, Approve, Attach, Done, Notice, OfSession, Reject, SessionStarted,
+    SessionStatus, StartSession, Status,
+};
 use sentinel_proto::app::{
-    Answer, Ask, Begin, DenialList, Denials, End, Ended, Hello, KernelDenial, RefusalCode, Refused, Reply,
-    Request, Totals, Welcome,
+    Answer, ApprovalAnswer, Ask, Begin, DenialList, Denials, End, Ended, Hello, KernelDenial, OfApproval,
+    PendingApproval, RefusalCode, Refused, Reply, Request, Totals, Welcome,
 };
 use sentinel_proto::{
-    ActionId, ActionName, BudgetScope, Decision, Denial, FrameReader, Money, Outcome, Payload, Reason,
-    RulePlace, SessionId, SessionName, Tag, VERSION, encode_frame,
+    ActionId, ActionName, ApprovalId, BudgetScope, Decision, Denial, FrameReader, Money, Outcome, Payload,
+    Reason, RiskLevel, RulePlace, SessionId, SessionName, Tag, VERSION, encode_frame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +41,10 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &s
 
 fn action_id() -> ActionId {
     ActionId("550e8400-e29b-41d4-a716-446655440000".parse().unwrap())
+}
+
+fn approval_id() -> ApprovalId {
+    ApprovalId("6ba7b810-9dad-41d1-80b4-00c04fd430c8".parse().unwrap())
 }
 
 fn dollars(text: &str) -> Money {
@@ -101,6 +108,28 @@ fn reasons() -> Vec<(&'static str, Reason, Rule)> {
             budget(BudgetScope::Action, "0.6", "0.5"),
             Some(("budgets.actions.search_web", 5)),
         ),
+        ("budget-exceeded-day", budget(BudgetScope::Day, "20.5", "20"), Some(("budgets.day", 4))),
+        ("call-limit", Reason::CallLimit { limit: 100 }, Some(("limits.max_calls", 10))),
+        (
+            "concurrency-limit",
+            Reason::ConcurrencyLimit { limit: 4 },
+            Some(("actions.search_web.max_concurrent", 11)),
+        ),
+        (
+            "outside-hours",
+            Reason::OutsideHours { allowed: "mon-fri 09:00-17:00 (Europe/Berlin)".to_owned() },
+            Some(("hours", 12)),
+        ),
+        ("approval-rejected", Reason::ApprovalRejected { note: Some("not today".to_owned()) }, None),
+        ("approval-expired", Reason::ApprovalExpired { timeout_seconds: 300 }, None),
+        (
+            "approval-cancelled",
+            Reason::ApprovalCancelled { cause: "the policy has changed".to_owned() },
+            None,
+        ),
+        ("no-approver", Reason::NoApprover, Some(("approvals.actions", 13))),
+        ("approval-needed", Reason::ApprovalNeeded, None),
+        ("paused", Reason::Paused, None),
         (
             "quota-exceeded",
             Reason::QuotaExceeded { quota: "actions in flight".to_owned(), limit: 1024 },
@@ -128,6 +157,7 @@ fn an_applications_requests() {
             action: ActionName::new("search_web").unwrap(),
             cost_usd: dollars("0.01"),
             tags: vec![Tag::new("search").unwrap()],
+            risk_level: Some(RiskLevel::new("high").unwrap()),
             inputs: Payload::of(&serde_json::json!({"args": [], "kwargs": {"query": "ü\n"}})).unwrap(),
         }),
     );
@@ -149,6 +179,9 @@ fn an_applications_requests() {
         let outputs = Payload::of("ValueError: no such page").unwrap();
         check(&format!("request-end-{name}"), &Request::End(End { outcome, outputs, ..end.clone() }));
     }
+    let of = OfApproval { request: 6, approval: approval_id() };
+    check("request-await-approval", &Request::AwaitApproval(of));
+    check("request-cancel-approval", &Request::CancelApproval(of));
     check("request-denials", &Request::Denials(Denials { request: 3, within_ms: 10_000 }));
     check("request-totals", &Request::Totals(Ask { request: 4 }));
     check("request-reset-run", &Request::ResetRun(Ask { request: 5 }));
@@ -173,7 +206,27 @@ fn the_agents_replies_to_an_application() {
         acknowledge_end: true,
         max_seconds: Some(600),
         denial: None,
+        approval: None,
     };
+    check(
+        "reply-pending",
+        &Reply::Decision(Box::new(Answer {
+            decision: Decision::Pending,
+            action_id: None,
+            acknowledge_end: false,
+            max_seconds: None,
+            approval: Some(PendingApproval { id: approval_id(), expires_in_ms: 299_000 }),
+            ..allow.clone()
+        })),
+    );
+    for (name, denial) in [
+        ("approved", None),
+        ("rejected", Some(Denial { reason: Reason::ApprovalRejected { note: None }, rule: None })),
+    ] {
+        let answer =
+            ApprovalAnswer { request: 6, approval: approval_id(), approved: denial.is_none(), denial };
+        check(&format!("reply-approval-{name}"), &Reply::Approval(Box::new(answer)));
+    }
     check("reply-allow", &Reply::Decision(Box::new(allow.clone())));
     for (name, reason, rule) in reasons() {
         assert_eq!(
@@ -229,6 +282,30 @@ fn an_operators_requests() {
         })),
     );
     check("admin-request-status", &admin::Request::Status(Ask { request: 2 }));
+    check("admin-request-approvals", &admin::Request::Approvals(Ask { request: 3 }));
+    check(
+        "admin-request-approve",
+        &admin::Request::Approve(Approve {
+            request: 4,
+            approval: approval_id(),
+            uses: Some(3),
+            seconds: Some(3600),
+            up_to_usd: Some(dollars("5")),
+            note: Some("as agreed".to_owned()),
+        }),
+    );
+    check(
+        "admin-request-reject",
+        &admin::Request::Reject(Reject { request: 5, approval: approval_id(), note: None }),
+    );
+    let of = |request| OfSession { request, session: "daily".to_owned() };
+    check("admin-request-pause", &admin::Request::Pause(of(6)));
+    check("admin-request-resume", &admin::Request::Resume(of(7)));
+    check("admin-request-kill", &admin::Request::Kill(of(8)));
+    let attach = Attach { request: 11, session: SessionId(3) };
+    check("admin-request-attach", &admin::Request::Attach(attach));
+    check("admin-request-stop-all", &admin::Request::StopAll(Ask { request: 9 }));
+    check("admin-request-reload", &admin::Request::Reload(Ask { request: 10 }));
 }
 
 #[test]
@@ -261,6 +338,8 @@ fn the_agents_replies_to_an_operator() {
         spent_usd: dollars("0.3"),
         limit_usd: Some(dollars("5")),
         exhausted: false,
+        paused: false,
+        generation: 1,
         allowed: 7,
         denied: 1,
         kernel_denials: 2,
@@ -280,6 +359,26 @@ fn the_agents_replies_to_an_operator() {
             sessions: vec![session],
         })),
     );
+    let approval = ApprovalStatus {
+        approval: approval_id(),
+        session: SessionId(3),
+        session_name: "daily".to_owned(),
+        action: ActionName::new("send_money").unwrap(),
+        cost_usd: dollars("0.5"),
+        tags: vec![Tag::new("production").unwrap()],
+        risk_level: None,
+        inputs: Payload::of(&["bob"]).unwrap(),
+        doors: vec!["192.0.2.10:443/tcp".to_owned()],
+        rule: RulePlace { rule: "approvals.actions".to_owned(), line: 9 },
+        pid: 42,
+        digest: "ab".repeat(32),
+        expires_in_seconds: 299,
+        uses_left: None,
+    };
+    let approvals = ApprovalList { request: 3, approvals: vec![approval] };
+    check("admin-reply-approvals", &admin::Reply::Approvals(approvals));
+    let message = "session `daily` is paused: its processes are frozen, its doors shut".to_owned();
+    check("admin-reply-done", &admin::Reply::Done(Done { request: 6, message }));
     let [(_, refused), ..] = refusals();
     check("admin-reply-refused", &admin::Reply::Refused(refused));
 }
@@ -297,6 +396,10 @@ fn the_word_of_each_outcome_is_one_and_the_same() {
         Outcome::Interrupted,
         Outcome::Aborted,
         Outcome::Blocked,
+        Outcome::Warned,
+        Outcome::Pending,
+        Outcome::Approved,
+        Outcome::Rejected,
         Outcome::Recorded,
     ] {
         assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());

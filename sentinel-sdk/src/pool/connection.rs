@@ -237,6 +237,7 @@ fn request_of(reply: &Reply) -> Option<RequestId> {
     match reply {
         Reply::Welcome(_) => None,
         Reply::Decision(answer) => Some(answer.request),
+        Reply::Approval(answer) => Some(answer.request),
         Reply::Ended(ended) => Some(ended.request),
         Reply::Denials(denials) => Some(denials.request),
         Reply::Totals(totals) => Some(totals.request),

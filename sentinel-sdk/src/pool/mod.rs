@@ -97,6 +97,25 @@ impl Pool {
         }
     }
 
+    /// Sends a request whose answer takes its time, on a connection of its own: it keeps no other from being asked.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub(crate) async fn ask_apart(
+        &self,
+        request: impl FnOnce(RequestId) -> Request,
+        waiting: Waiting,
+        dialling: Deadline,
+        deadline: Deadline,
+    ) -> Result<Reply, LinkError> {
+        let number = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let frame = encode_frame(&request(number)).map_err(LinkError::Unwritable)?;
+        let mut reading = dial(&self.path, waiting, dialling).await?;
+        let sent = reading.connection.send_whole(&frame, waiting, dialling).await;
+        sent.map_err(|error| LinkError::of_waiting(error, dialling))?;
+        reading.answer(number, waiting, deadline).await
+    }
+
     /// A connection for one request.
     async fn lease(
         &self,

@@ -2,7 +2,8 @@
 //!
 //! `denied…` is denied · `door…` is let start, and its end wants an answer · `silent…` gets no answer · `late…` gets it
 //! after 20 ms · `garbage…` gets bytes that are no message · `hangup…` loses its connection · `nonsense…` is allowed
-//! without an id · `pending…` waits for a human · `stranger…` is refused · all others are let start
+//! without an id · `pending…` waits for a human, of whom nothing more is told · `ask-yes…`, `ask-no…` and `ask-never…` wait for a human, who says that after 20 ms ·
+//! `stranger…` is refused · all others are let start
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::allow_attributes, reason = "whether a part is used differs from program to program")]
@@ -16,11 +17,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use sentinel_proto::app::{
-    Answer, Begin, DenialList, End, Ended, KernelDenial, RefusalCode, Refused, Reply, Request, Totals,
-    Welcome,
+    Answer, ApprovalAnswer, Begin, DenialList, End, Ended, KernelDenial, OfApproval, PendingApproval,
+    RefusalCode, Refused, Reply, Request, Totals, Welcome,
 };
 use sentinel_proto::{
-    ActionId, Decision, Denial, FrameReader, Money, Reason, RulePlace, SessionId, VERSION, encode_frame,
+    ActionId, ApprovalId, Decision, Denial, FrameReader, Money, Reason, RulePlace, SessionId, VERSION,
+    encode_frame,
 };
 use uuid::Uuid;
 
@@ -43,6 +45,9 @@ struct State {
     accepted: u64,
     closed: u64,
     open: HashSet<u64>,
+    /// What a human is asked, and what one has approved.
+    asked: HashMap<ApprovalId, String>,
+    approved: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -250,10 +255,39 @@ impl Shared {
             Request::Denials(denials) => {
                 Reply::Denials(DenialList { request: denials.request, denials: vec![kernel_denial(); 3] })
             }
+            Request::AwaitApproval(of) => return self.await_approval(*of),
+            Request::CancelApproval(of) => Reply::Approval(Box::new(ApprovalAnswer {
+                request: of.request,
+                approval: of.approval,
+                approved: false,
+                denial: None,
+            })),
             Request::Totals(ask) => Reply::Totals(totals(ask.request, "0.25")),
             Request::ResetRun(ask) => Reply::Totals(totals(ask.request, "0")),
         };
         vec![Some(encode_frame(&reply).unwrap())]
+    }
+
+    /// A human speaks after a while.
+    fn await_approval(&self, of: OfApproval) -> Vec<Option<Vec<u8>>> {
+        std::thread::sleep(Duration::from_millis(20));
+        let mut state = self.state.lock().unwrap();
+        let Some(name) = state.asked.get(&of.approval).cloned() else {
+            let unknown = Refused { request: Some(of.request), ..refused(None, RefusalCode::NotFound) };
+            return vec![Some(encode_frame(&Reply::Refused(unknown)).unwrap())];
+        };
+        let mut answer =
+            ApprovalAnswer { request: of.request, approval: of.approval, approved: true, denial: None };
+        if name.starts_with("ask-never") {
+            return Vec::new();
+        } else if name.starts_with("ask-no") {
+            answer.approved = false;
+            let reason = Reason::ApprovalRejected { note: Some("not today".to_owned()) };
+            answer.denial = Some(Denial { reason, rule: None });
+        } else {
+            state.approved.insert(name);
+        }
+        vec![Some(encode_frame(&Reply::Approval(Box::new(answer))).unwrap())]
     }
 
     fn begin(&self, begin: &Begin, connection: u64) -> Vec<Option<Vec<u8>>> {
@@ -267,6 +301,7 @@ impl Shared {
             acknowledge_end: false,
             max_seconds: Some(600),
             denial: None,
+            approval: None,
         };
         if name.starts_with("silent") {
             return Vec::new();
@@ -289,6 +324,11 @@ impl Shared {
             answer.denial = Some(Denial { reason, rule });
         } else if name.starts_with("pending") {
             (answer.decision, answer.action_id) = (Decision::Pending, None);
+        } else if name.starts_with("ask-") && !self.state.lock().unwrap().approved.remove(name) {
+            let id = ApprovalId(Uuid::new_v4());
+            self.state.lock().unwrap().asked.insert(id, name.to_owned());
+            (answer.decision, answer.action_id) = (Decision::Pending, None);
+            answer.approval = Some(PendingApproval { id, expires_in_ms: 60_000 });
         } else if name.starts_with("nonsense") {
             answer.action_id = None;
         } else if name.starts_with("door") {

@@ -6,6 +6,7 @@
 //! `spawn` … `done` · the steps between run in a child, side by side with what follows; all are waited for at the end
 //! `thread` … `join` · the steps between run in a thread
 //! `rush=N,ACTION,COST` · N threads begin and end an action, all at once; prints one line for each
+//! `storm=FILE,ACTION,COST` · begins and ends an action again and again until there is such a file; prints the id of each that was let start
 //! `touch=FILE` `await=FILE` `sleep=MS` `say=TEXT` `exit=N` `abort` `panic` · order and ends
 //! `hammer=ADDR:PORT,N` · N connects at once from 8 threads; prints how many got through
 //! `python=SCRIPT` · runs it with Debian's Python, for what Rust would make long · `totals` · what was spent
@@ -80,6 +81,7 @@ fn run(steps: &[String], guards: &mut Vec<Guard>, children: &mut Vec<libc::pid_t
                 say("forget");
             }
             "rush" => rush(value),
+            "storm" => storm(value),
             "totals" => match sentinel_sdk::totals_blocking() {
                 Ok(totals) => say(&format!("totals session={} run={}", totals.session_usd, totals.run_usd)),
                 Err(error) => say(&format!("totals {error}")),
@@ -190,6 +192,22 @@ fn rush(value: &str) {
             });
         }
     });
+}
+
+/// Begins and ends an action until it is told to stop, whatever becomes of the agent.
+fn storm(value: &str) {
+    let parts: Vec<&str> = value.split(',').collect();
+    let [stop, action, cost] = parts[..] else { panic!("`storm=FILE,ACTION,COST`") };
+    let cost: f64 = cost.parse().expect("a cost is a number");
+    while !std::path::Path::new(stop).exists() {
+        match sentinel_sdk::action(action).cost_usd(cost).begin_blocking() {
+            Ok(guard) => {
+                say(&format!("started {}", guard.id()));
+                guard.success(&());
+            }
+            Err(_denied) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
 }
 
 /// Connects from 8 threads, and counts those that got through.

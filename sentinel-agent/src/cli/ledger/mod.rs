@@ -26,6 +26,9 @@ pub enum LedgerCommand {
     Verify {
         /// The ledger; without it the shared agent's, else the private one that was written last
         file: Option<PathBuf>,
+        /// A head file with the line that is known to have been written; without it `ledger.head` beside the ledger, if it is there
+        #[arg(long, value_name = "FILE")]
+        expect_head: Option<PathBuf>,
     },
     /// Shows the last lines in words
     Tail {
@@ -50,7 +53,7 @@ pub enum LedgerCommand {
 #[must_use]
 pub fn carry_out(command: &LedgerCommand) -> ExitCode {
     let file = match command {
-        LedgerCommand::Verify { file } | LedgerCommand::Tail { file, .. } => file,
+        LedgerCommand::Verify { file, .. } | LedgerCommand::Tail { file, .. } => file,
         LedgerCommand::Show(arguments) => &arguments.file,
         LedgerCommand::Query(arguments) => &arguments.file,
         LedgerCommand::Export(arguments) => &arguments.file,
@@ -59,7 +62,7 @@ pub fn carry_out(command: &LedgerCommand) -> ExitCode {
         return failed(66, "there is no ledger yet; name the file");
     };
     let done = match command {
-        LedgerCommand::Verify { .. } => return verify::check(&path),
+        LedgerCommand::Verify { expect_head, .. } => return verify::check(&path, expect_head.as_deref()),
         LedgerCommand::Tail { lines, follow, .. } => tail::tail(&path, *lines, *follow),
         LedgerCommand::Show(arguments) => show::show(&path, arguments),
         LedgerCommand::Query(arguments) => query::query(&path, arguments),

@@ -74,6 +74,7 @@ fn try_serve(arguments: &PrivateAgentArguments) -> Result<ExitCode, PrivateAgent
         runtime: runtime.clone(),
         instance: instance(pid),
         until_stdin_closes: true,
+        keep_sessions: false,
     };
     let result = daemon::run(&options, || {
         // A launcher that doesn't hear it is gone, and standard input says so.

@@ -4,13 +4,13 @@ use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use sentinel_proto::admin::{Reply, Request, SessionStarted, StartSession};
+use sentinel_proto::admin::{Attach, Reply, Request, SessionStarted, StartSession};
 use sentinel_proto::app::{Hello, RequestId};
-use sentinel_proto::{FrameReader, VERSION, encode_frame};
+use sentinel_proto::{FrameReader, SessionId, VERSION, encode_frame};
 
 use super::failure::Failure;
 
@@ -25,6 +25,7 @@ const START: RequestId = 1;
 pub(super) struct Operator {
     stream: UnixStream,
     reader: FrameReader,
+    runtime: PathBuf,
 }
 
 impl Operator {
@@ -37,7 +38,7 @@ impl Operator {
         })?;
         stream.set_read_timeout(Some(ANSWER_TIME)).map_err(Failure::Conversation)?;
         stream.set_write_timeout(Some(ANSWER_TIME)).map_err(Failure::Conversation)?;
-        let mut operator = Self { stream, reader: FrameReader::new() };
+        let mut operator = Self { stream, reader: FrameReader::new(), runtime: runtime.to_owned() };
         let hello =
             Hello { version: VERSION, client: concat!("sentinel ", env!("CARGO_PKG_VERSION")).to_owned() };
         operator.stream.write_all(&encode_frame(&Request::Hello(hello))?).map_err(Failure::Conversation)?;
@@ -70,9 +71,19 @@ impl Operator {
         }
     }
 
-    /// The stream, and what has been read of it beyond the last answer.
-    pub(super) fn into_parts(self) -> (UnixStream, FrameReader) {
-        (self.stream, self.reader)
+    /// Says that this is the launcher of a running session, whose agent was started anew.
+    pub(super) fn attach(mut self, session: SessionId) -> Result<Self, Failure> {
+        let frame = encode_frame(&Request::Attach(Attach { request: START, session }))?;
+        self.stream.write_all(&frame).map_err(Failure::Conversation)?;
+        match self.answer()? {
+            Reply::Done(_) => Ok(self),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// The stream, what has been read of it beyond the last answer, and where the agent is.
+    pub(super) fn into_parts(self) -> (UnixStream, FrameReader, PathBuf) {
+        (self.stream, self.reader, self.runtime)
     }
 
     fn answer(&mut self) -> Result<Reply, Failure> {

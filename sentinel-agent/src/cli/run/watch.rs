@@ -4,13 +4,14 @@
 //! shared agent opens nothing: its hooks stay, doors close by themselves, and the command goes on with its baseline.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
-use sentinel_proto::FrameReader;
 use sentinel_proto::admin::{Reply, SessionStarted};
+use sentinel_proto::{FrameReader, SessionId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -27,6 +28,8 @@ use crate::session::launch::{LAUNCH_FAILED, RunningCommand};
 const END_TIME: Duration = Duration::from_secs(10);
 /// How long the last output may take once nothing writes any more.
 const OUTPUT_TIME: Duration = Duration::from_secs(2);
+/// A shared agent that is gone is looked for so often.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Denials that are told once; beyond, the ledger has them.
 const MOST_NOTICES: usize = 1_000;
 
@@ -86,7 +89,7 @@ impl Watch {
         let Self { runtime, mut signals } = self;
         let end = runtime.block_on(async {
             let mut agent = Agent::new(operator, &started.ledger).map_err(Failure::Watch)?;
-            let end = until_end(&command, &mut agent, &mut signals, ownership).await?;
+            let end = until_end(&command, &mut agent, &mut signals, ownership, started.session).await?;
             if matches!(end, End::Command(_)) {
                 agent.let_go().await;
             }
@@ -123,10 +126,12 @@ async fn until_end(
     agent: &mut Agent<'_>,
     signals: &mut mpsc::UnboundedReceiver<Signal>,
     ownership: Ownership,
+    session: SessionId,
 ) -> Result<End, Failure> {
     let pidfd = command.pidfd().try_clone_to_owned().map_err(Failure::Watch)?;
     let ended = crate::watch::readable(pidfd).map_err(Failure::Watch)?;
     let mut is_alone = false;
+    let mut next = None;
     loop {
         tokio::select! {
             ready = ended.readable() => {
@@ -145,9 +150,42 @@ async fn until_end(
                 }
                 say("the agent is gone: what was refused stays refused, and doors that are open close within 5 s");
                 is_alone = true;
+                next = Some(Box::pin(next_agent(agent.runtime.clone(), session)));
+            },
+            Some(operator) = found(&mut next) => {
+                agent.follow(operator).map_err(Failure::Watch)?;
+                is_alone = false;
+                say("an agent is there again, and has taken the session over");
             }
         }
     }
+}
+
+/// Waits until an agent has taken the session over. None: it will not.
+async fn next_agent(runtime: PathBuf, session: SessionId) -> Option<Operator> {
+    loop {
+        tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        let runtime = runtime.clone();
+        // On a thread of its own: signals are for the command meanwhile.
+        let tried = tokio::task::spawn_blocking(move || Operator::connect(&runtime)?.attach(session)).await;
+        match tried {
+            Ok(Ok(operator)) => return Some(operator),
+            // The session is none of that agent's.
+            Ok(Err(Failure::Refused(_))) => return None,
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+}
+
+/// What is waited for, if anything is.
+async fn found<F: Future<Output = Option<Operator>> + Unpin>(next: &mut Option<F>) -> Option<Operator> {
+    let Some(waiting) = next else { return std::future::pending().await };
+    let operator = waiting.await;
+    *next = None;
+    if operator.is_none() {
+        return std::future::pending().await;
+    }
+    operator
 }
 
 fn forwarded_signals() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
@@ -180,14 +218,23 @@ struct Agent<'run> {
     buffer: Vec<u8>,
     told: BTreeSet<String>,
     ledger: &'run Path,
+    runtime: PathBuf,
 }
 
 impl<'run> Agent<'run> {
     fn new(operator: Operator, ledger: &'run Path) -> io::Result<Self> {
-        let (stream, reader) = operator.into_parts();
+        let (stream, reader, runtime) = operator.into_parts();
         stream.set_nonblocking(true)?;
         let stream = UnixStream::from_std(stream)?;
-        Ok(Self { stream, reader, buffer: vec![0; 16 * 1024], told: BTreeSet::new(), ledger })
+        Ok(Self { stream, reader, buffer: vec![0; 16 * 1024], told: BTreeSet::new(), ledger, runtime })
+    }
+
+    /// Goes on with another agent's connection.
+    fn follow(&mut self, operator: Operator) -> io::Result<()> {
+        let (stream, reader, _runtime) = operator.into_parts();
+        stream.set_nonblocking(true)?;
+        (self.stream, self.reader) = (UnixStream::from_std(stream)?, reader);
+        Ok(())
     }
 
     /// Waits for the agent to say something, and tells it. False: it is gone, or makes no sense any more.

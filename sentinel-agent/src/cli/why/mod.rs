@@ -4,7 +4,7 @@ mod counters;
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -20,7 +20,7 @@ const SHARED: &str = "/var/lib/agent-sentinel/ledger.jsonl";
 /// Below which private agents keep theirs: a folder each.
 const PRIVATE: [&str; 2] = ["/var/lib/agent-sentinel/private", "/var/lib/agent-sentinel/named"];
 /// A line longer than this is none of ours.
-const MOST_LINE_BYTES: u64 = 4 * 1024 * 1024;
+const MOST_LINE_BYTES: u64 = 64 << 20;
 /// The fewest characters that stand for an id.
 const LEAST_OF_ID: usize = 6;
 
@@ -99,8 +99,13 @@ fn explain(path: &Path, id: &str) -> Result<String, WhyError> {
         return Err(WhyError::TooShort(id.to_owned()));
     }
     let unreadable = |source| WhyError::Unreadable { path: path.to_owned(), source };
-    let file = File::open(path).map_err(unreadable)?;
-    let mut reader = BufReader::new(file);
+    // All parts as one, oldest first. One that can't be read is told by the last, which has to be there.
+    let last = File::open(path).map_err(unreadable)?;
+    let older = sentinel_ledger::segments(path).map_err(unreadable)?;
+    let older = older.into_iter().filter(|part| part != path).filter_map(|part| File::open(part).ok());
+    let nothing: Box<dyn Read> = Box::new(std::io::empty());
+    let all = older.chain([last]).fold(nothing, |before, part| Box::new(before.chain(part)));
+    let mut reader = BufReader::new(all);
     let (mut counters, mut found) = (Counters::default(), None);
     let mut text = Vec::new();
     for number in 1.. {
@@ -116,7 +121,8 @@ fn explain(path: &Path, id: &str) -> Result<String, WhyError> {
         counters.count(&line);
         let is_it = if id == "last" { is_refusal(&line) } else { matches(&line, id) };
         if is_it {
-            found = Some(rendered(&line, &counters, path, number));
+            let seq = line.get("seq").and_then(Value::as_u64).unwrap_or(number);
+            found = Some(rendered(&line, &counters, path, seq));
         }
     }
     found.ok_or_else(|| {

@@ -94,10 +94,12 @@ impl World {
         let (clock, intake) = (ManualClock::at(START), Rc::new(Intake::default()));
         let loaded = LoadedPolicy { policy: policy(), sha256: "0".repeat(64) };
         let setting = Setting {
+            policies_source: crate::daemon::PoliciesSource::Fixed,
             policies: [("test".to_owned(), loaded)].into(),
             cgroups: folder.clone(),
             governed: "/sentinel".to_owned(),
             operators: Some(rustix::process::getegid().as_raw()),
+            keep_sessions: false,
             agent_socket: folder.join("agent.sock"),
             ledger: folder.join("ledger.jsonl"),
             mask: Vec::new(),
@@ -186,6 +188,7 @@ impl World {
 
     fn begin(&mut self, peer: &mut Peer, action: &str) -> Answer {
         let begin = Begin {
+            risk_level: None,
             request: 7,
             action: ActionName::new(action).unwrap(),
             cost_usd: Money::from_decimal("0.1").unwrap(),

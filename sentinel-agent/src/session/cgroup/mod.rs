@@ -132,6 +132,15 @@ impl SessionCgroup {
         }
     }
 
+    /// Freezes every process in it and below it, or lets them go on. Returns before all of them have stopped.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        let file = self.path.join("cgroup.freeze");
+        fs::write(&file, if frozen { "1" } else { "0" }).map_err(system("freeze by", &file))
+    }
+
     /// Whether a process, dead ones that nobody has waited for aside, is in it or below it.
     ///
     /// # Errors

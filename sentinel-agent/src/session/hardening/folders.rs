@@ -61,8 +61,11 @@ pub(super) fn replace_run_folder(confinement: &mut Confinement) -> Result<(), Ha
     let run = fs::canonicalize(RUN).map_err(failed(format!("cannot resolve `{RUN}`")))?;
     // All that stays has to be held before the folder is covered.
     let mut kept: Vec<(PathBuf, OwnedFd)> = Vec::new();
-    if let Some(socket) = &confinement.agent_socket {
-        kept.push((PathBuf::from(SOCKET_IN_SESSION), copy_of(socket)?));
+    if let Some(folder) = confinement.agent_socket.as_deref().and_then(Path::parent) {
+        // The folder, which holds nothing else: the next agent's socket is another file in it.
+        let copy = copy_of(folder)?;
+        make_read_only(copy.as_fd())?;
+        kept.push((Path::new(SOCKET_IN_SESSION).parent().unwrap_or(&run).to_owned(), copy));
     }
     for wanted in &confinement.unix_allow {
         match fs::canonicalize(wanted) {
@@ -96,7 +99,7 @@ pub(super) fn replace_run_folder(confinement: &mut Confinement) -> Result<(), Ha
     Ok(())
 }
 
-/// Makes an empty file at `path` and puts the mount on it. Folders are open to all, whatever the umask is.
+/// Makes an empty file or folder at `path`, as the mount is one, and puts the mount on it. Folders are open to all, whatever the umask is.
 fn place(path: &Path, mount: &OwnedFd) -> Result<(), HardeningError> {
     let what = || failed::<std::io::Error>(format!("cannot make `{}`", path.display()));
     let folders: Vec<&Path> = path.ancestors().skip(1).take_while(|folder| !folder.exists()).collect();
@@ -104,7 +107,13 @@ fn place(path: &Path, mount: &OwnedFd) -> Result<(), HardeningError> {
         fs::create_dir(folder).map_err(what())?;
         fs::set_permissions(folder, Permissions::from_mode(0o755)).map_err(what())?;
     }
-    fs::write(path, []).map_err(what())?;
+    let is_folder = rustix::fs::fstat(mount).map_err(|errno| what()(errno.into()))?;
+    if rustix::fs::FileType::from_raw_mode(is_folder.st_mode) == rustix::fs::FileType::Directory {
+        fs::create_dir(path).map_err(what())?;
+        fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(what())?;
+    } else {
+        fs::write(path, []).map_err(what())?;
+    }
     put(mount.as_fd(), path)
 }
 

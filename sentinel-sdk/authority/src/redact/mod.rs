@@ -6,6 +6,7 @@
 
 mod assignments;
 mod escapes;
+mod facts;
 mod formats;
 mod json;
 mod names;
@@ -14,6 +15,8 @@ mod search;
 mod tests;
 
 use sentinel_proto::Payload;
+
+pub(crate) use facts::fact;
 
 /// What a payload becomes that would be too long with its secrets replaced.
 const WHOLE: &str = "[redacted:whole]";
@@ -46,6 +49,11 @@ struct Secret {
     start: usize,
     end: usize,
     kind: &'static str,
+}
+
+/// Whether something was replaced in a payload, or it says so itself.
+pub(crate) fn is_marked(payload: &Payload) -> bool {
+    payload.as_json().contains(LABEL)
 }
 
 /// A secret's replacement by its label.

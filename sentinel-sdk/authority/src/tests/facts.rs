@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use proptest::prelude::*;
-use sentinel_engine::{Attempt, Fact, GrantSet, ScopeId, SessionEnding};
+use sentinel_engine::{Attempt, Closing, Fact, GrantSet, ScopeId, SessionEnding, Wish};
 use sentinel_proto::{
-    ActionId, ActionName, BudgetScope, Denial, Money, Outcome, Payload, Reason, RulePlace, SessionId,
-    SessionName, Tag,
+    ActionId, ActionName, ApprovalId, BudgetScope, Denial, Money, Outcome, Payload, Reason, RiskLevel,
+    RulePlace, SessionId, SessionName, Tag,
 };
 use uuid::Uuid;
 
@@ -21,8 +22,109 @@ pub(super) fn fact() -> impl Strategy<Value = Fact> {
         4 => action_started(),
         4 => action_denied(),
         4 => action_ended(),
+        2 => action_warned(),
+        2 => approval(),
+        2 => order(),
+        1 => any::<u64>().prop_map(|after| Fact::Gap { after }),
         2 => (session(), attempt(), any::<u64>()).prop_map(|(session, attempt, count)| {
             Fact::KernelDenied { session, attempt: Box::new(attempt), count }
+        }),
+    ]
+}
+
+fn action_warned() -> impl Strategy<Value = Fact> {
+    let of = (action_id(), session(), any::<u64>(), action_name());
+    (of, money(), denial(), any::<u32>()).prop_map(
+        |((action_id, session, run, action), cost, denial, pid)| Fact::ActionWarned {
+            action_id,
+            session,
+            run,
+            action,
+            cost,
+            denial,
+            pid,
+        },
+    )
+}
+
+fn approval_id() -> impl Strategy<Value = ApprovalId> {
+    any::<u128>().prop_map(|id| ApprovalId(Uuid::from_u128(id)))
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    let of = (approval_id(), session(), any::<u64>(), action_name(), tags());
+    let risk = prop::option::of("[a-zA-Z.-]{1,8}".prop_map(|level| RiskLevel::new(level).unwrap()));
+    let rest = (any::<(u64, u64, u32)>(), text(), text(), any::<u32>());
+    (of, money(), risk, payload(), rest).prop_map(
+        |((approval_id, session, run, action, tags), cost, risk, inputs, rest)| {
+            let ((grants, timeout_seconds, pid), digest, rule, line) = rest;
+            Wish {
+                approval_id,
+                session,
+                run,
+                action,
+                cost,
+                tags,
+                risk,
+                grants: GrantSet(grants),
+                digest,
+                timeout_seconds,
+                inputs,
+                pid,
+                rule: RulePlace { rule, line },
+            }
+        },
+    )
+}
+
+fn closing() -> impl Strategy<Value = Closing> {
+    prop_oneof![
+        (any::<u32>(), prop::option::of(text()))
+            .prop_map(|(operator, note)| Closing::Rejected { operator, note }),
+        any::<u64>().prop_map(|timeout_seconds| Closing::Expired { timeout_seconds }),
+        text().prop_map(|message| Closing::Cancelled { message }),
+    ]
+}
+
+fn approval() -> impl Strategy<Value = Fact> {
+    let of = || (approval_id(), session(), action_name());
+    let given = (any::<u32>(), prop::option::of(text()), any::<(u64, u64)>(), prop::option::of(money()));
+    prop_oneof![
+        wish().prop_map(|wish| Fact::ApprovalRequested { wish: Box::new(wish) }),
+        (of(), given).prop_map(
+            |((approval_id, session, action), (operator, note, (uses, seconds), up_to))| {
+                Fact::ApprovalGiven { approval_id, session, action, operator, note, uses, seconds, up_to }
+            }
+        ),
+        (of(), closing()).prop_map(|((approval_id, session, action), closing)| Fact::ApprovalClosed {
+            approval_id,
+            session,
+            action,
+            closing
+        }),
+    ]
+}
+
+/// What an operator orders, and what follows from it.
+fn order() -> impl Strategy<Value = Fact> {
+    let changed = prop::collection::vec(text(), 0..3);
+    let regranted = (action_id(), session(), action_name(), any::<(u64, u64)>());
+    prop_oneof![
+        (session(), any::<u32>()).prop_map(|(session, operator)| Fact::SessionPaused { session, operator }),
+        (session(), any::<u32>()).prop_map(|(session, operator)| Fact::SessionResumed { session, operator }),
+        (prop::option::of(session()), any::<u32>())
+            .prop_map(|(session, operator)| Fact::KillOrdered { session, operator }),
+        (any::<Option<u32>>(), changed)
+            .prop_map(|(operator, changed)| Fact::PoliciesReloaded { operator, changed }),
+        (session(), text(), text(), any::<u64>()).prop_map(|(session, policy, policy_sha256, generation)| {
+            Fact::PolicyChanged { session, policy, policy_sha256, generation }
+        }),
+        regranted.prop_map(|(action_id, session, action, (scope, grants))| Fact::ActionRegranted {
+            action_id,
+            session,
+            scope: ScopeId(scope),
+            action,
+            grants: GrantSet(grants),
         }),
     ]
 }
@@ -70,10 +172,24 @@ fn payload() -> impl Strategy<Value = Payload> {
 }
 
 fn reason() -> impl Strategy<Value = Reason> {
-    let budget = prop::sample::select(vec![BudgetScope::Session, BudgetScope::Run, BudgetScope::Action]);
+    let budget = prop::sample::select(vec![
+        BudgetScope::Session,
+        BudgetScope::Run,
+        BudgetScope::Day,
+        BudgetScope::Action,
+    ]);
     prop_oneof![
         Just(Reason::DeniedAction),
         Just(Reason::SessionEnded),
+        Just(Reason::Paused),
+        Just(Reason::NoApprover),
+        Just(Reason::ApprovalNeeded),
+        any::<u64>().prop_map(|limit| Reason::CallLimit { limit }),
+        any::<u64>().prop_map(|limit| Reason::ConcurrencyLimit { limit }),
+        text().prop_map(|allowed| Reason::OutsideHours { allowed }),
+        prop::option::of(text()).prop_map(|note| Reason::ApprovalRejected { note }),
+        any::<u64>().prop_map(|timeout_seconds| Reason::ApprovalExpired { timeout_seconds }),
+        text().prop_map(|cause| Reason::ApprovalCancelled { cause }),
         prop::collection::vec(action_name(), 0..4).prop_map(|allowed| Reason::NotInAllowlist { allowed }),
         (any::<u64>(), any::<u64>(), any::<Option<u64>>()).prop_map(
             |(max_count, window_seconds, retry_after_ms)| {
@@ -104,6 +220,7 @@ fn ending() -> impl Strategy<Value = SessionEnding> {
         Just(SessionEnding::LauncherGone),
         Just(SessionEnding::AgentStopped),
         Just(SessionEnding::FoundOrphaned),
+        Just(SessionEnding::Killed),
         text().prop_map(|message| SessionEnding::StartFailed { message }),
     ]
 }
@@ -141,8 +258,11 @@ fn session_started() -> impl Strategy<Value = Fact> {
 fn action_started() -> impl Strategy<Value = Fact> {
     let of = (action_id(), session(), any::<u64>(), action_name(), tags());
     let doors = (any::<u64>(), any::<u64>(), any::<u64>());
-    (of, doors, money(), payload(), any::<u32>()).prop_map(
-        |((action_id, session, run, action, tags), (scope, grants, max_seconds), reserved, inputs, pid)| {
+    let day = prop::option::of((0..100_000_i32).prop_map(|days| NaiveDate::from_epoch_days(days).unwrap()));
+    let by = (day, prop::option::of(approval_id()), any::<u32>());
+    (of, doors, money(), payload(), by).prop_map(
+        |((action_id, session, run, action, tags), (scope, grants, max_seconds), reserved, inputs, by)| {
+            let (day, approval, pid) = by;
             Fact::ActionStarted {
                 action_id,
                 session,
@@ -153,6 +273,8 @@ fn action_started() -> impl Strategy<Value = Fact> {
                 tags,
                 grants: GrantSet(grants),
                 max_seconds,
+                day,
+                approval,
                 inputs,
                 pid,
             }

@@ -42,6 +42,8 @@ fn a_started_action_has_the_eight_keys_first_and_costs_nothing_yet() {
         tags: vec![Tag::new("search").unwrap()],
         grants: GrantSet(2),
         max_seconds: 600,
+        day: None,
+        approval: None,
         inputs: serde_json::from_str(r#"{"q": 1.50}"#).unwrap(),
         pid: 77,
     };
@@ -144,4 +146,65 @@ proptest! {
         let at = Now { wall_micros, ..AT };
         prop_assert_eq!(rebuilt(&fact, at), (fact, wall_micros));
     }
+}
+
+#[test]
+fn no_secret_of_an_application_reaches_the_ledger_or_the_state() {
+    use sentinel_engine::{ActionRequest, Event, Policy};
+    use sentinel_proto::ApprovalId;
+
+    let mut authority = crate::Authority::with(crate::Ledger::beginning(MemoryLog::new()));
+    let session = SessionId(1);
+    let mut policy = Policy::empty();
+    policy.approvals = Some(sentinel_engine::Approvals {
+        actions: std::collections::BTreeMap::from([(ActionName::new("asked").unwrap(), 1)]),
+        tags: std::collections::BTreeMap::new(),
+        risk_levels: Vec::new(),
+        from_cost: None,
+        approvers: None,
+        timeout: Duration::from_secs(60),
+        line: 1,
+    });
+    authority.bind(session, std::sync::Arc::new(policy));
+    let secret = format!("hunter{}", 2);
+    authority
+        .step(
+            Event::SessionStart {
+                session,
+                name: None,
+                policy: "test".to_owned(),
+                policy_sha256: "00".to_owned(),
+                command: vec!["agent".to_owned(), format!("--password={secret}")],
+                uid: 1000,
+                tier: "kill".to_owned(),
+            },
+            AT,
+        )
+        .unwrap();
+    for (number, action) in (1_u128..).zip(["plain", "asked"]) {
+        let action_id = ActionId(Uuid::from_u128(number));
+        let inputs =
+            serde_json::json!({"args": [format!("password={secret}")], "kwargs": {"api_key": secret}});
+        let request = ActionRequest {
+            action_id,
+            session,
+            scope: ScopeId(1),
+            action: ActionName::new(action).unwrap(),
+            cost: Money::ZERO,
+            tags: Vec::new(),
+            risk: None,
+            approval_id: ApprovalId(Uuid::from_u128(number + 10)),
+            inputs: Payload::of(&inputs).unwrap(),
+            pid: 7,
+        };
+        authority.step(Event::Begin(Box::new(request)), AT).unwrap();
+        let outputs = Payload::of(&format!("token={secret}")).unwrap();
+        let end = Event::End { action_id, session, outcome: Outcome::Success, cost: None, outputs };
+        authority.step(end, AT).unwrap();
+    }
+    let lines: Vec<&str> =
+        authority.log().chain().lines().map(|line| std::str::from_utf8(line).unwrap()).collect();
+    assert!(lines.iter().all(|line| !line.contains(&secret)), "{lines:#?}");
+    assert_eq!(lines.iter().filter(|line| line.contains(r#""inputs_redacted":true"#)).count(), 2);
+    assert!(!format!("{:?}", authority.state()).contains(&secret));
 }

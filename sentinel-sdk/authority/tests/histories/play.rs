@@ -7,10 +7,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sentinel_authority::{Authority, Log};
 use sentinel_engine::{
-    ActionRequest, ActionRule, Allowlist, Attempt, Event, Fact, Grant, Limit, Now, Policy, RateLimit,
-    ScopeId, SessionEnding,
+    ActionRequest, ActionRule, Allowlist, Approvals, Attempt, DayLimit, Event, Fact, Grant, Limit, Now,
+    Operator, Policy, RateLimit, ScopeId, SessionEnding,
 };
-use sentinel_proto::{ActionId, ActionName, Money, Outcome, Payload, SessionId, SessionName};
+use sentinel_proto::{ActionId, ActionName, ApprovalId, Money, Outcome, Payload, SessionId, SessionName};
 use uuid::Uuid;
 
 pub(crate) const ACTIONS: [&str; 5] = ["cheap", "dear", "limited", "denied", "unlisted"];
@@ -30,6 +30,16 @@ pub(crate) fn policy() -> Policy {
     policy.budgets.session = Some(limit(300));
     policy.budgets.run = Some(limit(120));
     policy.budgets.actions.insert(name(1), limit(90));
+    policy.budgets.day = Some(DayLimit { limit: limit(400), timezone: "Asia/Tokyo".parse().unwrap() });
+    policy.approvals = Some(Approvals {
+        actions: BTreeMap::from([(name(2), 5)]),
+        tags: BTreeMap::new(),
+        risk_levels: Vec::new(),
+        from_cost: Some(limit(52)),
+        approvers: None,
+        timeout: Duration::from_secs(30),
+        line: 5,
+    });
     policy.denied.insert(name(3), 2);
     policy.allowed = Some(Allowlist { names: (0..4).map(|index| (name(index), 3)).collect(), line: 3 });
     policy.rates.insert(name(2), RateLimit { max_count: 3, window: Duration::from_secs(10), line: 4 });
@@ -51,6 +61,10 @@ pub(crate) enum Move {
     Tick,
     Denial { session: usize },
     AgentRestart,
+    Approve { which: prop::sample::Index, uses: u64, cents: Option<u64> },
+    Reject { which: prop::sample::Index },
+    Pause { session: usize, resume: bool },
+    ChangePolicy { session: usize },
     Unknown,
 }
 
@@ -66,6 +80,11 @@ pub(crate) fn moves() -> impl Strategy<Value = Vec<(Move, u64)>> {
         2 => Just(Move::Tick),
         1 => (0..2_usize).prop_map(|session| Move::Denial { session }),
         1 => Just(Move::AgentRestart),
+        4 => (any::<prop::sample::Index>(), 0..4_u64, prop::option::of(0..90_u64))
+            .prop_map(|(which, uses, cents)| Move::Approve { which, uses, cents }),
+        1 => any::<prop::sample::Index>().prop_map(|which| Move::Reject { which }),
+        2 => (0..2_usize, any::<bool>()).prop_map(|(session, resume)| Move::Pause { session, resume }),
+        1 => (0..2_usize).prop_map(|session| Move::ChangePolicy { session }),
         1 => Just(Move::Unknown),
     ];
     prop::collection::vec((one, 0..5_000_u64), 1..60)
@@ -135,6 +154,8 @@ impl<L: Log> Play<L> {
                     action: name(*action),
                     cost: cents(*amount),
                     tags: Vec::new(),
+                    risk: None,
+                    approval_id: ApprovalId(Uuid::new_v4()),
                     inputs: Payload::of(&["in", "ä\u{7f}\"\\"]).unwrap(),
                     pid: 42,
                 })));
@@ -176,11 +197,46 @@ impl<L: Log> Play<L> {
                 count: 3,
             }),
             Move::AgentRestart => {
-                self.step(Event::AgentStarted { version: "0.1.0".to_owned(), tier: "kill".to_owned() });
+                self.step(Event::AgentStarted {
+                    version: "0.1.0".to_owned(),
+                    tier: "kill".to_owned(),
+                    adopted: Vec::new(),
+                });
                 for session in SESSIONS {
                     self.start(session);
                 }
             }
+            Move::Approve { which, uses, cents: amount } => {
+                let approval_id = self.pick_approval(which);
+                let operator = Operator { uid: 1000, user: Some("alice".to_owned()), groups: Vec::new() };
+                let (note, up_to) = (Some("\u{1b} fine".to_owned()), amount.map(cents));
+                self.step(Event::Approve {
+                    approval_id,
+                    operator,
+                    note,
+                    uses: Some(*uses),
+                    seconds: Some(20),
+                    up_to,
+                });
+            }
+            Move::Reject { which } => {
+                let approval_id = self.pick_approval(which);
+                let operator = Operator { uid: 1000, user: None, groups: Vec::new() };
+                self.step(Event::Reject { approval_id, operator, note: None });
+            }
+            Move::Pause { session, resume } => {
+                let session = SessionId(SESSIONS[*session]);
+                self.step(if *resume {
+                    Event::Resume { session, operator: 7 }
+                } else {
+                    Event::Pause { session, operator: 7 }
+                });
+            }
+            Move::ChangePolicy { session } => self.step(Event::PolicyChange {
+                session: SessionId(SESSIONS[*session]),
+                policy: "test".to_owned(),
+                policy_sha256: self.facts.len().to_string(),
+            }),
             Move::Unknown => {
                 let before = self.authority.state().clone();
                 self.step(Event::End {
@@ -193,6 +249,12 @@ impl<L: Log> Play<L> {
                 assert_eq!(*self.authority.state(), before, "an unknown id changes nothing");
             }
         }
+    }
+
+    fn pick_approval(&self, which: &prop::sample::Index) -> ApprovalId {
+        let state = self.authority.state();
+        let ids: Vec<ApprovalId> = state.approvals().map(|approval| approval.wish.approval_id).collect();
+        if ids.is_empty() { ApprovalId(Uuid::nil()) } else { ids[which.index(ids.len())] }
     }
 
     pub(crate) fn step(&mut self, event: Event) {

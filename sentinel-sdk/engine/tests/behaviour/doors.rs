@@ -84,7 +84,7 @@ fn whatever_ends_an_action_shuts_its_doors() {
         Event::Abort { action_id, cause: String::new() },
         Event::Abandon { action_ids: vec![action_id] },
         Event::SessionEnd { session: SESSION, ending: sentinel_engine::SessionEnding::Exited },
-        Event::AgentStarted { version: String::new(), tier: String::new() },
+        Event::AgentStarted { version: String::new(), tier: String::new(), adopted: Vec::new() },
         Event::AgentStopped,
     ];
     for event in endings {
@@ -121,7 +121,7 @@ fn a_spent_budget_shuts_the_baseline_and_room_in_it_opens_it_again() {
 fn a_budget_of_nothing_is_spent_from_the_beginning() {
     let world = World::new(&Rules::none().run_budget("0"));
     assert_eq!(world.ordered, [baseline(false)]);
-    assert!(world.state.is_exhausted(SESSION, &world.policies[&SESSION]));
+    assert!(world.state.is_exhausted(SESSION, &world.policies[&SESSION], world.now));
 }
 
 #[test]

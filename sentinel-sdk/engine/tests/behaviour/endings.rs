@@ -12,6 +12,17 @@ fn outcomes(facts: &[Fact]) -> Vec<Outcome> {
     let ended = facts.iter().filter_map(|fact| match fact {
         Fact::ActionEnded { outcome, .. } => Some(*outcome),
         Fact::AgentStarted { .. }
+        | Fact::ActionWarned { .. }
+        | Fact::ActionRegranted { .. }
+        | Fact::ApprovalRequested { .. }
+        | Fact::ApprovalGiven { .. }
+        | Fact::ApprovalClosed { .. }
+        | Fact::SessionPaused { .. }
+        | Fact::SessionResumed { .. }
+        | Fact::KillOrdered { .. }
+        | Fact::PoliciesReloaded { .. }
+        | Fact::PolicyChanged { .. }
+        | Fact::Gap { .. }
         | Fact::AgentStopped
         | Fact::SessionStarted { .. }
         | Fact::SessionEnded { .. }
@@ -117,7 +128,11 @@ fn an_abandoned_action_is_charged_in_full_once() {
 fn an_agent_that_starts_again_interrupts_what_was_in_flight_and_ends_the_sessions() {
     let mut world = World::new(&Rules::none());
     let action_id = world.begin("act", "0.5").unwrap();
-    let facts = world.step(Event::AgentStarted { version: "0.1.0".to_owned(), tier: "kill".to_owned() });
+    let facts = world.step(Event::AgentStarted {
+        version: "0.1.0".to_owned(),
+        tier: "kill".to_owned(),
+        adopted: Vec::new(),
+    });
     assert!(matches!(facts[0], Fact::AgentStarted { .. }));
     assert_eq!(outcomes(&facts), [Outcome::Interrupted]);
     assert!(matches!(&facts[2], Fact::SessionEnded { session: SESSION, .. }));

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sentinel_engine::{ActionRequest, Event, ScopeId, SessionEnding};
-use sentinel_proto::{ActionId, Money, Outcome, Payload, SessionId};
+use sentinel_proto::{ActionId, ApprovalId, Money, Outcome, Payload, SessionId};
 use uuid::Uuid;
 
-use crate::world::{Rules, World, name, seconds};
+use crate::world::{Rules, World, name, root, seconds};
 
 pub(crate) const ACTIONS: [&str; 3] = ["cheap", "dear", "other"];
 /// The first has a name; the second is new each time.
@@ -24,7 +24,12 @@ pub(crate) enum Move {
     Reset { session: usize },
     Restart { session: usize },
     Tick,
-    AgentRestart,
+    AgentRestart { adopts: bool },
+    Approve { which: Index, uses: u64, cents: Option<u64> },
+    Reject { which: Index },
+    Pause { session: usize },
+    Resume { session: usize },
+    ChangePolicy { session: usize },
     Wait { milliseconds: u64 },
     ClockBack { milliseconds: u64 },
 }
@@ -57,7 +62,13 @@ pub(crate) fn histories() -> impl Strategy<Value = Vec<Move>> {
         1 => (0..2_usize).prop_map(|session| Move::Reset { session }),
         1 => (0..2_usize).prop_map(|session| Move::Restart { session }),
         2 => Just(Move::Tick),
-        1 => Just(Move::AgentRestart),
+        1 => any::<bool>().prop_map(|adopts| Move::AgentRestart { adopts }),
+        3 => (index(), 0..4_u64, prop::option::of(0..90_u64))
+            .prop_map(|(which, uses, cents)| Move::Approve { which, uses, cents }),
+        1 => index().prop_map(|which| Move::Reject { which }),
+        1 => (0..2_usize).prop_map(|session| Move::Pause { session }),
+        1 => (0..2_usize).prop_map(|session| Move::Resume { session }),
+        1 => (0..2_usize).prop_map(|session| Move::ChangePolicy { session }),
         6 => (0..8_000_u64).prop_map(|milliseconds| Move::Wait { milliseconds }),
         1 => (0..8_000_u64).prop_map(|milliseconds| Move::ClockBack { milliseconds }),
     ];
@@ -72,7 +83,10 @@ pub(crate) fn policies() -> impl Strategy<Value = Rules> {
     let lists = (names(), prop::option::weighted(0.3, prop::collection::btree_set(0..3_usize, 0..4)));
     let rates = prop::collection::btree_map(0..3_usize, (0..4_u64, 1..20_u64), 0..3);
     let costs = prop::collection::btree_map(0..3_usize, (0..20_u64, 1..30_u64), 0..3);
-    (budgets, lists, rates, costs, names()).prop_map(|(budgets, lists, rates, costs, granted)| {
+    let counts = (amount(), prop::option::weighted(0.2, 0..20_u64), prop::option::weighted(0.2, 0..4_u64));
+    let asked = prop::option::weighted(0.4, (names(), prop::option::of(0..60_u64)));
+    let more = (counts, asked);
+    (budgets, lists, rates, costs, names(), more).prop_map(|(budgets, lists, rates, costs, granted, more)| {
         let mut rules = Rules::none();
         if let Some(amount) = budgets.0 {
             rules = rules.session_budget(&dollars(amount));
@@ -99,6 +113,25 @@ pub(crate) fn policies() -> impl Strategy<Value = Rules> {
         }
         for action in granted {
             rules = rules.grant(ACTIONS[action], action + 1);
+        }
+        let ((day, calls, concurrent), asked) = more;
+        if let Some(amount) = day {
+            rules = rules.day_budget(&dollars(amount), "Europe/Berlin");
+        }
+        if let Some(most) = calls {
+            rules = rules.max_calls_in_all(most).max_calls(ACTIONS[0], most / 2);
+        }
+        if let Some(most) = concurrent {
+            rules = rules.max_concurrent_in_all(most).max_concurrent(ACTIONS[1], most / 2);
+        }
+        if let Some((actions, cents)) = asked {
+            rules = rules.approvals().approve_action("never");
+            for action in actions {
+                rules = rules.approve_action(ACTIONS[action]);
+            }
+            if let Some(amount) = cents {
+                rules = rules.approve_from(&dollars(amount));
+            }
         }
         rules
     })
@@ -129,6 +162,12 @@ impl Player {
 
     fn pick(&self, which: &Index) -> ActionId {
         if self.asked.is_empty() { ActionId(Uuid::nil()) } else { self.asked[which.index(self.asked.len())] }
+    }
+
+    fn pick_approval(&self, which: &Index) -> ApprovalId {
+        let ids: Vec<ApprovalId> =
+            self.world.state.approvals().map(|approval| approval.wish.approval_id).collect();
+        if ids.is_empty() { ApprovalId(Uuid::nil()) } else { ids[which.index(ids.len())] }
     }
 
     /// The request of a [`Move::Begin`].
@@ -178,11 +217,38 @@ impl Player {
             Move::Tick => {
                 self.world.step(Event::Tick);
             }
-            Move::AgentRestart => {
-                self.world.step(Event::AgentStarted { version: String::new(), tier: String::new() });
+            Move::AgentRestart { adopts } => {
+                let adopted = if *adopts { SESSIONS.to_vec() } else { Vec::new() };
+                self.world.step(Event::AgentStarted { version: String::new(), tier: String::new(), adopted });
                 for session in SESSIONS {
                     self.start(session);
                 }
+            }
+            Move::Approve { which, uses, cents: amount } => {
+                let event = Event::Approve {
+                    approval_id: self.pick_approval(which),
+                    operator: root(),
+                    note: None,
+                    uses: Some(*uses),
+                    seconds: None,
+                    up_to: amount.map(cents),
+                };
+                self.world.step(event);
+            }
+            Move::Reject { which } => {
+                let approval_id = self.pick_approval(which);
+                self.world.step(Event::Reject { approval_id, operator: root(), note: None });
+            }
+            Move::Pause { session } => {
+                self.world.step(Event::Pause { session: SESSIONS[*session], operator: 0 });
+            }
+            Move::Resume { session } => {
+                self.world.step(Event::Resume { session: SESSIONS[*session], operator: 0 });
+            }
+            Move::ChangePolicy { session } => {
+                let policy_sha256 = self.asked.len().to_string();
+                let session = SESSIONS[*session];
+                self.world.step(Event::PolicyChange { session, policy: "test".to_owned(), policy_sha256 });
             }
             Move::Wait { milliseconds } => self.world.wait(std::time::Duration::from_millis(*milliseconds)),
             Move::ClockBack { milliseconds } => {

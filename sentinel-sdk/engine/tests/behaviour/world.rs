@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sentinel_engine::{
-    ActionRequest, ActionRule, Allowlist, Effect, Event, Fact, Grant, Limit, Now, Policy, RateLimit, ScopeId,
-    SessionEnding, SessionTotals, State, decide, effects,
+    ActionRequest, ActionRule, Allowlist, Approvals, Approver, CountLimit, DayLimit, Effect, Event, Fact,
+    Grant, Hours, Limit, Now, Operator, Policy, RateLimit, ScopeId, SessionEnding, SessionTotals, Span,
+    State, decide, effects,
 };
-use sentinel_proto::{ActionId, ActionName, Denial, Money, Outcome, Payload, Reason, SessionId, SessionName};
+use sentinel_proto::{
+    ActionId, ActionName, ApprovalId, Denial, Money, Outcome, Payload, Reason, RiskLevel, SessionId,
+    SessionName, Tag,
+};
 use uuid::Uuid;
 
 /// The session that is there from the beginning.
@@ -90,6 +94,92 @@ impl Rules {
         self
     }
 
+    pub(crate) fn day_budget(mut self, amount: &str, timezone: &str) -> Self {
+        self.0.budgets.day =
+            limit(amount, 7).map(|limit| DayLimit { limit, timezone: timezone.parse().unwrap() });
+        self
+    }
+
+    pub(crate) fn max_calls(mut self, action: &str, most: u64) -> Self {
+        self.rule(action).limits.calls = Some(CountLimit { most, line: 8 });
+        self
+    }
+
+    pub(crate) fn max_concurrent(mut self, action: &str, most: u64) -> Self {
+        self.rule(action).limits.concurrent = Some(CountLimit { most, line: 9 });
+        self
+    }
+
+    pub(crate) fn max_calls_in_all(mut self, most: u64) -> Self {
+        self.0.limits.calls = Some(CountLimit { most, line: 10 });
+        self
+    }
+
+    pub(crate) fn max_concurrent_in_all(mut self, most: u64) -> Self {
+        self.0.limits.concurrent = Some(CountLimit { most, line: 11 });
+        self
+    }
+
+    /// On each day, from one minute to another, in UTC.
+    pub(crate) fn hours(mut self, from: u16, to: u16) -> Self {
+        let span = Span { days: [true; 7], from, to, text: format!("{from}-{to}") };
+        self.0.hours = Some(Hours { timezone: sentinel_engine::TimeZone::UTC, spans: vec![span], line: 12 });
+        self
+    }
+
+    pub(crate) fn lax(mut self) -> Self {
+        self.0.strict = false;
+        self
+    }
+
+    /// Every action needs a human's word, until a criterion is set.
+    pub(crate) fn approvals(mut self) -> Self {
+        self.0.approvals = Some(Approvals {
+            actions: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            risk_levels: Vec::new(),
+            from_cost: None,
+            approvers: None,
+            timeout: seconds(300),
+            line: 13,
+        });
+        self
+    }
+
+    fn asks(&mut self) -> &mut Approvals {
+        self.0.approvals.as_mut().unwrap()
+    }
+
+    pub(crate) fn approve_action(mut self, action: &str) -> Self {
+        self.asks().actions.insert(name(action), 14);
+        self
+    }
+
+    pub(crate) fn approve_tag(mut self, tag: &str) -> Self {
+        self.asks().tags.insert(Tag::new(tag).unwrap(), 15);
+        self
+    }
+
+    pub(crate) fn approve_risk(mut self, level: &str) -> Self {
+        self.asks().risk_levels.push((RiskLevel::new(level).unwrap(), 16));
+        self
+    }
+
+    pub(crate) fn approve_from(mut self, amount: &str) -> Self {
+        self.asks().from_cost = limit(amount, 17);
+        self
+    }
+
+    pub(crate) fn approvers(mut self, approvers: &[Approver]) -> Self {
+        self.asks().approvers = Some(approvers.to_vec());
+        self
+    }
+
+    pub(crate) fn risk(mut self, action: &str, level: &str) -> Self {
+        self.rule(action).risk = Some(RiskLevel::new(level).unwrap());
+        self
+    }
+
     fn rule(&mut self, action: &str) -> &mut ActionRule {
         self.0.actions.entry(name(action)).or_default()
     }
@@ -154,7 +244,7 @@ impl World {
             self.state.apply(fact, self.now);
             self.facts.push((fact.clone(), self.now));
         }
-        self.ordered = effects(&self.state, &self.policies, &facts);
+        self.ordered = effects(&self.state, &self.policies, &facts, self.now);
         facts
     }
 
@@ -173,6 +263,8 @@ impl World {
             action: name(action),
             cost: usd(cost),
             tags: Vec::new(),
+            risk: None,
+            approval_id: ApprovalId(Uuid::from_u128(self.next_action << 64)),
             inputs: Payload::null(),
             pid: 42,
         }
@@ -181,7 +273,8 @@ impl World {
     /// Asks for an action to start.
     pub(crate) fn ask(&mut self, request: ActionRequest) -> Result<ActionId, Denial> {
         match &self.step(Event::Begin(Box::new(request)))[..] {
-            [Fact::ActionStarted { action_id, .. }] => Ok(*action_id),
+            [Fact::ActionWarned { .. }, .., Fact::ActionStarted { action_id, .. }]
+            | [Fact::ActionStarted { action_id, .. }] => Ok(*action_id),
             [Fact::ActionDenied { denial, .. }] => Err(denial.clone()),
             facts => panic!("a begin is decided by one fact, not by {facts:?}"),
         }
@@ -213,6 +306,18 @@ impl World {
         self.step(Event::Abort { action_id, cause: "map `SCOPES` is full".to_owned() })
     }
 
+    /// Asks for an action that needs a human's word.
+    pub(crate) fn wish(&mut self, request: &ActionRequest) -> ApprovalId {
+        match &self.step(Event::Begin(Box::new(request.clone())))[..] {
+            [Fact::ApprovalRequested { wish }] => wish.approval_id,
+            facts => panic!("no human is asked, but {facts:?}"),
+        }
+    }
+
+    pub(crate) fn approve(&mut self, approval_id: ApprovalId) -> Vec<Fact> {
+        self.step(approval(approval_id))
+    }
+
     pub(crate) fn totals(&self) -> SessionTotals {
         self.state.totals(SESSION).unwrap()
     }
@@ -221,6 +326,15 @@ impl World {
     pub(crate) fn spent(&self) -> (String, String) {
         (self.totals().session.to_string(), self.totals().run.to_string())
     }
+}
+
+pub(crate) fn root() -> Operator {
+    Operator { uid: 0, user: Some("root".to_owned()), groups: vec!["root".to_owned()] }
+}
+
+/// A human says yes, once.
+pub(crate) fn approval(approval_id: ApprovalId) -> Event {
+    Event::Approve { approval_id, operator: root(), note: None, uses: None, seconds: None, up_to: None }
 }
 
 /// Plays a script against a policy. Each line is an action with its cost, which starts and at once succeeds, or `reset`
@@ -257,7 +371,15 @@ fn in_short(denial: &Denial) -> String {
         Reason::RateLimited { retry_after_ms: Some(wait), .. } => format!(" for {wait} ms"),
         Reason::RateLimited { retry_after_ms: None, .. } => " for ever".to_owned(),
         Reason::QuotaExceeded { quota, limit } => format!(" {limit} {quota}"),
-        Reason::DeniedAction
+        Reason::CallLimit { limit } | Reason::ConcurrencyLimit { limit } => format!(" {limit}"),
+        Reason::OutsideHours { .. }
+        | Reason::ApprovalRejected { .. }
+        | Reason::ApprovalExpired { .. }
+        | Reason::ApprovalCancelled { .. }
+        | Reason::NoApprover
+        | Reason::ApprovalNeeded
+        | Reason::Paused
+        | Reason::DeniedAction
         | Reason::NotInAllowlist { .. }
         | Reason::SessionEnded
         | Reason::LedgerUnavailable { .. }

@@ -44,6 +44,32 @@ pub enum LedgerError {
         /// What the reader says.
         cause: String,
     },
+    /// It ends before a line that is known to have been written.
+    #[error(
+        "`{path}` ends with line {found}, and line {expected} with hash {hash} is known to have been written; restore the file, or move it and `{head}` away to begin anew, which is recorded"
+    )]
+    HeadMissing {
+        /// The file.
+        path: PathBuf,
+        /// Its head file.
+        head: PathBuf,
+        /// The number of its last line.
+        found: u64,
+        /// The number of the line that is known.
+        expected: u64,
+        /// The hash of the line that is known.
+        hash: String,
+    },
+    /// There is more of it than there may be.
+    #[error(
+        "the ledger `{path}` has reached its quota of {quota} bytes; archive its oldest parts and remove them"
+    )]
+    Quota {
+        /// The file.
+        path: PathBuf,
+        /// The most bytes.
+        quota: u64,
+    },
     /// An earlier write failed and could not be taken back.
     #[error(
         "`{0}` ends with an unfinished write that could not be taken back; restart the agent, which sets it aside"

@@ -4,6 +4,9 @@
 //! again, and the next open finds the torn line.
 
 mod error;
+mod parts;
+#[cfg(test)]
+mod parts_tests;
 #[cfg(test)]
 mod tests;
 
@@ -11,17 +14,58 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::FlockOperation;
-
-use crate::{Head, Log};
+use crate::{Broken, Head, Log, head_file};
 pub use error::LedgerError;
+
+/// How large a ledger's parts become, and all of them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A part that has so many bytes is rotated.
+    pub segment_bytes: u64,
+    /// All parts together have at most so many.
+    pub quota_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 4 MiB, some ten thousand lines, are folded within a moment at a start; 8 GiB in all.
+    fn default() -> Self {
+        Self { segment_bytes: 4 << 20, quota_bytes: 8 << 30 }
+    }
+}
+
+/// A ledger that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// It.
+    pub log: FileLog,
+    /// A torn last line, which was set aside.
+    pub torn: Option<TornTail>,
+    /// The last line that is known to have been written, where its part is gone: what was spent by then is unknown.
+    pub gap: Option<Head>,
+}
+
+/// What a sync needs to know, on whichever thread.
+#[derive(Debug)]
+struct Written {
+    file: Arc<File>,
+    head: Head,
+}
 
 /// A ledger's file, open for appending.
 #[derive(Debug)]
 pub struct FileLog {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
+    limits: Limits,
+    /// The bytes of the parts that are rotated.
+    rotated_bytes: u64,
+    /// The number of the file's first line.
+    first_seq: u64,
+    /// The file is rotated when it has so many bytes.
+    rotate_at: u64,
+    written: Arc<Mutex<Written>>,
     head: Head,
     /// The bytes that were acknowledged.
     length: u64,
@@ -40,69 +84,103 @@ pub struct TornTail {
 }
 
 impl FileLog {
-    /// Opens the file for appending, or makes it, and hands every line to `on_line`, oldest first, without its line break. The folder is made
-    /// for root alone, the file for its owner alone.
+    /// Opens the file for appending, or makes it, and hands every line of it to `on_line`, oldest first, without its line break. Parts that are
+    /// rotated are not read. The folder is made for root alone, the file for its owner alone.
     ///
     /// # Errors
-    /// Another process has it open, its chain is broken, `on_line` can't read a line, or the system says no. Nothing in it was changed, but
-    /// for a torn last line.
+    /// Another process has it open, its chain is broken or ends too early, `on_line` can't read a line, or the system says no. Nothing in it was
+    /// changed, but for a torn last line.
     pub fn open<E: std::fmt::Display>(
         path: &Path,
+        on_line: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Opened, LedgerError> {
+        Self::open_with(path, Limits::default(), on_line)
+    }
+
+    /// [`FileLog::open`] with other limits.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with<E: std::fmt::Display>(
+        path: &Path,
+        limits: Limits,
         mut on_line: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(Self, Option<TornTail>), LedgerError> {
+    ) -> Result<Opened, LedgerError> {
         let failed = |what| move |cause| LedgerError::Io { path: path.to_owned(), what, cause };
-        let folder =
-            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let folder = folder_of(path);
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("created"))?;
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(no_follow())
-            .open(path)
-            .map_err(failed("opened"))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LedgerError::Busy(path.to_owned())),
-            Err(error) => return Err(failed("locked")(error.into())),
-        }
+        let file = Arc::new(parts::open(path, false).map_err(failed("opened"))?);
+        parts::lock(&file, path)?;
+        parts::tidy(path, &file).map_err(failed("tidied up"))?;
         // A new file's name must survive a crash like its contents.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("made durable"))?;
 
+        let known = Head::read(&head_file(path)).map_err(|cause| LedgerError::Io {
+            path: head_file(path),
+            what: "read",
+            cause,
+        })?;
+        let is_empty = file.metadata().map_err(failed("read"))?.len() == 0;
+        let older = parts::newest_head(path).map_err(failed("read"))?;
+        let gap = if is_empty { known.clone().or_else(|| older.clone()) } else { None };
+        let head = gap.clone().unwrap_or_else(Head::genesis);
         let mut log = Self {
+            written: Arc::new(Mutex::new(Written { file: Arc::clone(&file), head: head.clone() })),
             file,
             path: path.to_owned(),
-            head: Head::genesis(),
+            limits,
+            rotated_bytes: 0,
+            first_seq: head.seq.saturating_add(1),
+            rotate_at: limits.segment_bytes,
+            head,
             length: 0,
             poisoned: false,
             buffer: Vec::new(),
         };
-        let torn = log.read(&mut on_line)?;
+        log.rotated_bytes = parts::rotated_bytes(path).map_err(failed("measured"))?;
+        let torn = log.read(known.as_ref(), older.as_ref(), &mut on_line)?;
         let torn = if torn.is_empty() { None } else { Some(log.set_aside(&torn)?) };
-        Ok((log, torn))
+        log.tell_written();
+        Ok(Opened { log, torn, gap })
     }
 
     /// Reads and checks all lines; answers the torn one at the end, if any.
     fn read<E: std::fmt::Display>(
         &mut self,
+        known: Option<&Head>,
+        older: Option<&Head>,
         on_line: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Vec<u8>, LedgerError> {
         let failed = |cause| LedgerError::Io { path: self.path.clone(), what: "read", cause };
-        let mut reader = BufReader::new(&self.file);
+        let file = Arc::clone(&self.file);
+        let mut reader = BufReader::new(&*file);
         reader.seek(SeekFrom::Start(0)).map_err(failed)?;
         let mut line = Vec::new();
-        loop {
+        let mut is_met = known.is_none_or(|known| known.seq == 0 || *known == self.head);
+        let torn = loop {
             line.clear();
             let read = reader.read_until(b'\n', &mut line).map_err(failed)?;
-            let Some(content) = line.strip_suffix(b"\n") else { return Ok(line) };
+            let Some(content) = line.strip_suffix(b"\n") else { break line };
+            if self.length == 0
+                && let Some(before) = Head::before(content)
+            {
+                self.first_seq = before.seq.saturating_add(1);
+                is_met |= known.is_some_and(|known| known.seq < before.seq || *known == before);
+                // What was rotated last is what lies before; a part between may have been moved away.
+                let is_behind = older.is_none_or(|older| older.seq < before.seq || *older == before);
+                if !is_behind {
+                    let what = Broken::Hash;
+                    return Err(LedgerError::Broken { path: self.path.clone(), line: self.first_seq, what });
+                }
+                self.head = before;
+            }
             let number = self.head.seq.saturating_add(1);
             let head = match self.head.check(content) {
                 Ok(head) => head,
                 Err(what) => {
                     let is_last = reader.fill_buf().map_err(failed)?.is_empty();
                     if is_last && !is_json(content) {
-                        return Ok(line);
+                        break line;
                     }
                     return Err(LedgerError::Broken { path: self.path.clone(), line: number, what });
                 }
@@ -112,8 +190,19 @@ impl FileLog {
                 line: number,
                 cause: cause.to_string(),
             })?;
+            is_met |= known == Some(&head);
             self.head = head;
             self.length = self.length.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        };
+        match known {
+            Some(known) if !is_met => Err(LedgerError::HeadMissing {
+                path: self.path.clone(),
+                head: head_file(&self.path),
+                found: self.head.seq,
+                expected: known.seq,
+                hash: known.hash.clone(),
+            }),
+            Some(_) | None => Ok(torn),
         }
     }
 
@@ -137,17 +226,33 @@ impl FileLog {
         Ok(TornTail { kept_in, bytes })
     }
 
-    /// What brings all that was appended to the disk. It can be called on another thread while lines are appended.
-    ///
-    /// # Errors
-    /// The file's handle can't be copied.
-    pub fn to_disk(&self) -> Result<impl Fn() -> std::io::Result<()> + Send + Sync + use<>, LedgerError> {
-        let file = self.file.try_clone().map_err(|cause| LedgerError::Io {
-            path: self.path.clone(),
-            what: "opened a second time",
-            cause,
-        })?;
-        Ok(move || file.sync_data())
+    /// What brings all that was appended to the disk, and then notes in the head file that it is there. It can be called on another thread while
+    /// lines are appended and parts rotated.
+    pub fn to_disk(&self) -> impl Fn() -> std::io::Result<()> + Send + Sync + use<> {
+        let (written, path) = (Arc::clone(&self.written), head_file(&self.path));
+        let noted = Mutex::new(Head::genesis());
+        move || {
+            let (file, head) = {
+                let written = written.lock().unwrap_or_else(PoisonError::into_inner);
+                (Arc::clone(&written.file), written.head.clone())
+            };
+            file.sync_data()?;
+            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            // One that can't be written, as on a full disk, stays as it is: behind, and right.
+            if *noted != head && head.write(&path).is_ok() {
+                *noted = head;
+            }
+            Ok(())
+        }
+    }
+
+    fn tell_written(&self) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        (written.file, written.head) = (Arc::clone(&self.file), self.head.clone());
+    }
+
+    fn used(&self) -> u64 {
+        self.rotated_bytes.saturating_add(self.length)
     }
 
     /// The file.
@@ -167,15 +272,64 @@ impl Log for FileLog {
         self.buffer.clear();
         let mut head = self.head.clone();
         for body in bodies {
-            head = head.seal(body, &mut self.buffer);
+            let begins_part = self.length == 0 && self.buffer.is_empty() && head.seq > 0;
+            head = if begins_part {
+                head.seal_first(body, &mut self.buffer)
+            } else {
+                head.seal(body, &mut self.buffer)
+            };
         }
-        if let Err(cause) = self.file.write_all(&self.buffer) {
-            self.poisoned = self.file.set_len(self.length).is_err();
+        let bytes = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        if self.used().saturating_add(bytes) > self.limits.quota_bytes {
+            // Somebody may have removed old parts. One that can't be measured counts as it did.
+            self.rotated_bytes = parts::rotated_bytes(&self.path).unwrap_or(self.rotated_bytes);
+            if self.used().saturating_add(bytes) > self.limits.quota_bytes {
+                return Err(LedgerError::Quota { path: self.path.clone(), quota: self.limits.quota_bytes });
+            }
+        }
+        if let Err(cause) = (&*self.file).write_all(&self.buffer) {
+            let is_as_it_was = || self.file.metadata().is_ok_and(|metadata| metadata.len() == self.length);
+            self.poisoned = self.file.set_len(self.length).is_err() && !is_as_it_was();
             return Err(LedgerError::Io { path: self.path.clone(), what: "written", cause });
         }
-        self.length = self.length.saturating_add(u64::try_from(self.buffer.len()).unwrap_or(u64::MAX));
+        self.length = self.length.saturating_add(bytes);
         self.head = head;
+        self.tell_written();
         Ok(())
+    }
+
+    fn rotate(&mut self, body: &[u8]) -> Result<(), LedgerError> {
+        let mut first_line = Vec::new();
+        let head = self.head.seal_first(body, &mut first_line);
+        match parts::begin(&self.path, &self.file, self.first_seq, &first_line) {
+            Ok(file) => {
+                self.file = Arc::new(file);
+                self.length = u64::try_from(first_line.len()).unwrap_or(u64::MAX);
+                (self.first_seq, self.head) = (head.seq, head);
+                self.rotate_at = self.limits.segment_bytes;
+                self.poisoned = false;
+                self.rotated_bytes = parts::rotated_bytes(&self.path).unwrap_or(self.rotated_bytes);
+                self.tell_written();
+                Ok(())
+            }
+            Err(cause) => {
+                // It is tried again, but not with every line.
+                self.rotate_at = self.length.saturating_add(self.limits.segment_bytes);
+                Err(LedgerError::Io { path: self.path.clone(), what: "rotated", cause })
+            }
+        }
+    }
+
+    fn wants_rotation(&self) -> bool {
+        self.length >= self.rotate_at
+    }
+
+    fn was_moved(&self) -> bool {
+        !parts::is_at(&self.file, &self.path)
+    }
+
+    fn is_nearly_full(&self) -> bool {
+        self.used() > self.limits.quota_bytes.saturating_sub(self.limits.quota_bytes / 16)
     }
 
     fn head(&self) -> &Head {
@@ -188,7 +342,6 @@ fn is_json(line: &[u8]) -> bool {
     serde_json::from_slice::<&serde_json::value::RawValue>(line).is_ok()
 }
 
-/// A ledger that is a symbolic link was put there by somebody else.
-fn no_follow() -> i32 {
-    rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::CLOEXEC).bits().cast_signed()
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }

@@ -26,7 +26,9 @@ impl Folder {
     }
 
     fn open(&self) -> Result<(FileLog, Option<TornTail>), LedgerError> {
-        FileLog::open(&self.file(), |_line| Ok::<(), String>(()))
+        let Opened { log, torn, gap } = FileLog::open(&self.file(), |_line| Ok::<(), String>(()))?;
+        assert_eq!(gap, None);
+        Ok((log, torn))
     }
 }
 
@@ -45,7 +47,7 @@ fn a_ledger_goes_on_where_it_ended() {
     let folder = Folder::new("goes-on");
     folder.open().unwrap().0.append(&[body("a"), body("b")]).unwrap();
     let mut seen = 0;
-    let (mut log, torn) = FileLog::open(&folder.file(), |_line| {
+    let Opened { mut log, torn, .. } = FileLog::open(&folder.file(), |_line| {
         seen += 1;
         Ok::<(), String>(())
     })
@@ -213,9 +215,15 @@ fn after_a_write_that_can_not_be_taken_back_nothing_is_ever_appended() {
     // A file that can't shrink any more.
     let file = memfd_create("ledger", MemfdFlags::ALLOW_SEALING).unwrap();
     fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+    let file = Arc::new(File::from(file));
     let mut log = FileLog {
-        file: File::from(file),
+        written: Arc::new(Mutex::new(Written { file: Arc::clone(&file), head: Head::genesis() })),
+        file,
         path: PathBuf::from("memfd"),
+        limits: Limits::default(),
+        rotated_bytes: 0,
+        first_seq: 1,
+        rotate_at: u64::MAX,
         head: Head::genesis(),
         length: 0,
         poisoned: false,

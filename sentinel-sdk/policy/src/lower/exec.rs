@@ -3,14 +3,28 @@
 use sentinel_engine::ExecRule;
 
 use crate::doubts::Mentions;
-use crate::field::{Field, Keys};
-use crate::lower::path::{PathKind, absolute};
+use crate::field::Field;
+use crate::lower::path::{PathKind, absolute, path_shape};
 use crate::problem::{Complaint, Findings};
 use crate::scalar::choice;
+use crate::shape::{Key, Keys, Needed, Shape};
 use crate::tree::Value;
 
+pub(super) const SHAPE: Shape = Shape::List { of: &ENTRY, example: "[/usr/bin/make]" };
+
+const ENTRY: Shape = Shape::Either(&[PATH, Shape::Section(&KEYS)]);
+const PATH: Shape = path_shape("/usr/bin/make");
+
 const KEYS: Keys = Keys {
-    known: &["path", "writable"],
+    known: &[
+        Key { name: "path", about: "The file's absolute path.", shape: PATH },
+        Key {
+            name: "writable",
+            about: "`accept`: also where the session's own user can write the file, and so replace it.",
+            shape: Shape::Word(&["accept"]),
+        },
+    ],
+    needed: Needed::Each(&["path"]),
     later: &[],
     example: "{path: /home/app/.venv/bin/python, writable: accept}",
 };
@@ -18,7 +32,7 @@ const KEYS: Keys = Keys {
 /// The rules of a list, each once.
 pub(super) fn read(field: &Field<'_>, mentions: &mut Mentions, found: &mut Findings) -> Vec<ExecRule> {
     let mut rules: Vec<ExecRule> = Vec::new();
-    for field in field.items("[/usr/bin/make]", found).unwrap_or_default() {
+    for field in field.items(found).unwrap_or_default() {
         let Some(rule) = entry(&field, found) else { continue };
         match rules.iter().find(|earlier| earlier.path == rule.path) {
             Some(earlier) if earlier.writable_accepted == rule.writable_accepted => {
@@ -49,18 +63,9 @@ fn entry(field: &Field<'_>, found: &mut Findings) -> Option<ExecRule> {
 }
 
 fn with_options(field: &Field<'_>, found: &mut Findings) -> Option<ExecRule> {
-    let problems_before = found.problem_count();
-    let section = field.section(&KEYS, found)?;
-    if found.problem_count() > problems_before {
-        // A misspelt key: whether another one is missing can't be said.
-        return None;
-    }
+    let section = field.section(found)?;
     let writable = section.field("writable").map(|field| choice(field, &[("accept", true)], found));
-    let Some(path) = section.field("path") else {
-        let complaint = Complaint::new("the entry names no path", format!("write `{}`", KEYS.example));
-        field.complain(complaint, found);
-        return None;
-    };
+    let path = section.field("path")?;
     let accepted = match writable {
         Some(accepted) => accepted?,
         None => false,
@@ -74,7 +79,7 @@ fn rule(
     writable_accepted: bool,
     found: &mut Findings,
 ) -> Option<ExecRule> {
-    let scalar = path.scalar("a path", "/usr/bin/make", found)?;
+    let scalar = path.text(found)?;
     let absolute = absolute(&scalar.text, PathKind::Executable);
     let file = absolute.map_err(|complaint| path.complain(complaint, found)).ok()?;
     Some(ExecRule { path: file, writable_accepted, line: entry.line() })

@@ -9,12 +9,19 @@ use std::path::PathBuf;
 use sentinel_engine::{Cidr, Grant, MAX_GRANTS, Protocol};
 
 use crate::doubts::Mentions;
-use crate::field::{Field, Keys};
+use crate::field::Field;
 use crate::lower::{exec, network};
 use crate::problem::{Complaint, Findings};
+use crate::shape::{Key, Keys, Needed, Shape};
+
+pub(super) const SHAPE: Shape = Shape::Section(&KEYS);
 
 const KEYS: Keys = Keys {
-    known: &["network", "exec"],
+    known: &[
+        Key { name: "network", about: "Endpoints that may be connected to.", shape: network::SHAPE },
+        Key { name: "exec", about: "Files that may be executed.", shape: exec::SHAPE },
+    ],
+    needed: Needed::Nothing,
     later: &["keep_alive"],
     example: "{network: ['192.0.2.10:443'], exec: [/usr/bin/make]}",
 };
@@ -46,7 +53,7 @@ impl Grants {
         found: &mut Findings,
     ) -> Option<usize> {
         let problems_before = found.problem_count();
-        let section = field.section(&KEYS, found)?;
+        let section = field.section(found)?;
         let network = section.field("network").map(|field| network::read(field, mentions, found));
         let exec = section.field("exec").map(|field| exec::read(field, mentions, found));
         if found.problem_count() > problems_before {

@@ -4,37 +4,77 @@
 //! problems yields never leaves this crate.
 
 mod actions;
+mod approvals;
 mod budgets;
+mod counts;
 mod enforcement;
 mod exec;
 mod grants;
+mod hours;
 mod lists;
 mod network;
 mod path;
 mod rates;
+mod zone;
 
 use sentinel_engine::Policy;
 
 use crate::doubts::{self, Mentions};
-use crate::field::{Field, Keys};
+use crate::field::Field;
 use crate::problem::{Complaint, Findings};
 use crate::quoted::Quoted;
 use crate::scalar;
+use crate::shape::{Key, Keys, Needed, Shape};
 use crate::tree::{Node, Value};
 
 pub use network::network_entry;
 
-const KEYS: Keys = Keys {
+/// What a policy is.
+pub(crate) const SHAPE: Shape = Shape::Section(&KEYS);
+
+pub(crate) const KEYS: Keys = Keys {
     known: &[
-        "budgets",
-        "denied_actions",
-        "allowed_actions",
-        "rate_limits",
-        "strict_mode",
-        "actions",
-        "enforcement",
+        Key {
+            name: "budgets",
+            about: "What may be spent, in dollars. An absent limit limits nothing.",
+            shape: budgets::SHAPE,
+        },
+        Key {
+            name: "denied_actions",
+            about: "Actions that never run, whatever else the policy says.",
+            shape: lists::DENIED,
+        },
+        Key {
+            name: "allowed_actions",
+            about: "The only actions that may run. Absent: any; an empty list: none.",
+            shape: lists::ALLOWED,
+        },
+        Key { name: "rate_limits", about: "How often single actions may start.", shape: rates::SHAPE },
+        Key {
+            name: "limits",
+            about: "How many starts there may be, whatever the action.",
+            shape: counts::SHAPE,
+        },
+        Key { name: "hours", about: "When actions may start. Absent: always.", shape: hours::SHAPE },
+        Key {
+            name: "strict_mode",
+            about: "Whether a broken rule stops the action. `false`: it is only recorded as `warned`; but `denied_actions`, approvals and the agent's own quotas still stop it, and the kernel still refuses.",
+            shape: Shape::Truth,
+        },
+        Key {
+            name: "approvals",
+            about: "Which actions need a human's word before they start: those that any of the criteria fits; without any criterion, all.",
+            shape: approvals::SHAPE,
+        },
+        Key { name: "actions", about: "What is said of single actions.", shape: actions::SHAPE },
+        Key {
+            name: "enforcement",
+            about: "What the kernel holds the session to, and what is open to it without any action.",
+            shape: enforcement::SHAPE,
+        },
     ],
-    later: &["approvals"],
+    needed: Needed::Nothing,
+    later: &[],
     example: "budgets: {session: 5.0}",
 };
 
@@ -42,7 +82,7 @@ const KEYS: Keys = Keys {
 pub(crate) fn policy(root: &Node, found: &mut Findings) -> Policy {
     let mut policy = Policy::empty();
     let mut mentions = Mentions::default();
-    let root = Field::root(root);
+    let root = Field::root(root, &SHAPE);
     if let Value::Scalar(text) = &root.node.value {
         let complaint = Complaint::new(
             format!("the file is the single value {}, not a mapping", Quoted(&text.text)),
@@ -51,7 +91,7 @@ pub(crate) fn policy(root: &Node, found: &mut Findings) -> Policy {
         root.complain(complaint, found);
         return policy;
     }
-    let Some(section) = root.section(&KEYS, found) else { return policy };
+    let Some(section) = root.section(found) else { return policy };
     if let Some(field) = section.field("budgets") {
         policy.budgets = budgets::read(field, &mut mentions, found);
     }
@@ -65,7 +105,16 @@ pub(crate) fn policy(root: &Node, found: &mut Findings) -> Policy {
         policy.rates = rates::read(field, &mut mentions, found);
     }
     if let Some(field) = section.field("strict_mode") {
-        strict_mode(field, found);
+        policy.strict = strict_mode(field, found);
+    }
+    if let Some(field) = section.field("limits") {
+        policy.limits = counts::of_session(field, found);
+    }
+    if let Some(field) = section.field("hours") {
+        policy.hours = hours::read(field, found);
+    }
+    if let Some(field) = section.field("approvals") {
+        policy.approvals = approvals::read(field, &mut mentions, found);
     }
     if let Some(field) = section.field("enforcement") {
         enforcement::read(field, &mut policy, &mut mentions, found);
@@ -77,13 +126,14 @@ pub(crate) fn policy(root: &Node, found: &mut Findings) -> Policy {
     policy
 }
 
-/// Nothing but `true` can be kept to: a violation always stops the action.
-fn strict_mode(field: &Field<'_>, found: &mut Findings) {
-    if scalar::truth(field, found) == Some(false) {
+fn strict_mode(field: &Field<'_>, found: &mut Findings) -> bool {
+    let is_strict = scalar::truth(field, found).unwrap_or(true);
+    if !is_strict {
         let complaint = Complaint::new(
-            "`strict_mode: false` is not supported by this version",
-            "write `strict_mode: true`, or leave the key out, which means the same; `enforcement: {mode: audit}` makes the kernel record without refusing",
+            "with `strict_mode: false` a broken rule is only recorded as `warned`, and the action goes on",
+            "write `strict_mode: true` once the records are as expected; until then `denied_actions`, approvals and the agent's own quotas still stop an action, and the kernel still refuses",
         );
-        field.complain(complaint, found);
+        found.warning(field.place(), &field.path, complaint);
     }
+    is_strict
 }

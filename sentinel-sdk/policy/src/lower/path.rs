@@ -7,11 +7,17 @@ use std::path::PathBuf;
 
 use crate::problem::Complaint;
 use crate::quoted::{Quoted, is_visible, shown};
+use crate::shape::{Shape, Text};
 
 /// The longest path that the kernel takes, its NUL not counted.
 const MAX_PATH_BYTES: usize = 4095;
 /// The longest path of a unix socket, its NUL not counted.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// A path, as this one.
+pub(super) const fn path_shape(example: &'static str) -> Shape {
+    Shape::Text(Text { what: "a path", example, most: Some(MAX_PATH_BYTES), pattern: Some("^/.") })
+}
 
 /// What the path is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,3 +7,5 @@ mod meaning;
 mod printer;
 mod properties;
 mod reports;
+mod schema;
+mod validator;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sentinel_engine::{MAX_GRANTS, Policy};
+use sentinel_engine::{Approver, CountLimits, MAX_GRANTS, Now, Policy, TimeZone};
 use sentinel_policy::parse;
 
 fn policy(text: &str) -> Policy {
@@ -108,4 +108,89 @@ fn an_action_of_which_little_is_said_has_the_engines_defaults() {
     let rule = policy.actions.get("a").unwrap();
     assert_eq!(rule.cost_floor.to_string(), "0.25");
     assert_eq!((rule.tags.len(), rule.grant, rule.max_seconds), (0, None, 600));
+}
+
+#[test]
+fn a_plain_amount_for_a_day_counts_in_utc_and_a_mapping_where_it_says() {
+    let day = |text: &str| policy(text).budgets.day.unwrap();
+    let plain = day("budgets:\n  day: 20.0\n");
+    assert_eq!((plain.limit.amount.to_string().as_str(), plain.limit.line), ("20", 2));
+    assert_eq!(plain.timezone, TimeZone::UTC);
+    let in_berlin = day("budgets:\n  day:\n    timezone: Europe/Berlin\n    limit: 0.5\n");
+    assert_eq!((in_berlin.limit.amount.to_string().as_str(), in_berlin.limit.line), ("0.5", 4));
+    assert_eq!(in_berlin.timezone.to_string(), "Europe/Berlin");
+    assert_eq!(day("budgets: {day: {limit: 1}}").timezone, TimeZone::UTC);
+}
+
+#[test]
+fn counts_are_limited_for_all_actions_and_for_one() {
+    let policy = policy(
+        "limits:\n  max_calls: 100\nactions:\n  a:\n    max_calls: 5\n    max_concurrent:\n      1\n  b: {}\n",
+    );
+    let shown = |limits: CountLimits| {
+        (
+            limits.calls.map(|limit| (limit.most, limit.line)),
+            limits.concurrent.map(|limit| (limit.most, limit.line)),
+        )
+    };
+    assert_eq!(shown(policy.limits), (Some((100, 2)), None));
+    assert_eq!(shown(policy.actions.get("a").unwrap().limits), (Some((5, 5)), Some((1, 6))));
+    assert_eq!(policy.actions.get("b").unwrap().limits, CountLimits::default());
+}
+
+#[test]
+fn hours_are_those_of_the_place_and_never_where_the_list_is_empty() {
+    let policy = policy(
+        "hours:\n  timezone: Europe/Berlin\n  allow: [mon-fri 09:00-17:00, sat 22:00-06:00]\nactions:\n  a:\n    hours: {timezone: UTC, allow: []}\n",
+    );
+    let hours = policy.hours.unwrap();
+    assert_eq!(hours.line, 1);
+    assert_eq!(hours.to_string(), "mon-fri 09:00-17:00, sat 22:00-06:00 (Europe/Berlin)");
+    // 2026-11-23, a Monday, at midnight UTC.
+    let monday = 1_795_392_000_u64;
+    let at = |hour: u64| Now { wall_micros: (monday + hour * 3600) * 1_000_000, elapsed: Duration::ZERO };
+    assert!(!hours.contain(at(7)) && hours.contain(at(8)) && hours.contain(at(15)) && !hours.contain(at(16)));
+    let saturday = 5 * 24;
+    assert!(hours.contain(at(saturday + 21)) && hours.contain(at(saturday + 28)));
+    assert!(!hours.contain(at(saturday + 29)));
+    let never = policy.actions.get("a").unwrap().hours.clone().unwrap();
+    assert_eq!((never.to_string().as_str(), never.line), ("never", 6));
+    assert!((0..7 * 24).all(|hour| !never.contain(at(hour))));
+}
+
+#[test]
+fn approvals_remember_the_line_of_each_criterion() {
+    let approvals = policy(
+        "approvals:\n  actions:\n    - send_money\n  tags: [production,\n    secret]\n  risk_levels: [High]\n  above_usd:\n    1.00\n  approvers: ['user:alice', 'group:finance']\n  timeout_seconds: 60\n",
+    )
+    .approvals
+    .unwrap();
+    assert_eq!(approvals.line, 1);
+    assert_eq!(approvals.actions.get("send_money"), Some(&3));
+    assert_eq!((approvals.tags.get("production"), approvals.tags.get("secret")), (Some(&4), Some(&5)));
+    let [(level, line)] = approvals.risk_levels.as_slice() else { panic!("{:?}", approvals.risk_levels) };
+    assert_eq!((level.as_str(), *line), ("high", 6));
+    let cost = approvals.from_cost.unwrap();
+    assert_eq!((cost.amount.to_string().as_str(), cost.line), ("1", 7));
+    let approvers = [Approver::User("alice".to_owned()), Approver::Group("finance".to_owned())];
+    assert_eq!(approvals.approvers.as_deref(), Some(&approvers[..]));
+    assert_eq!(approvals.timeout, Duration::from_secs(60));
+}
+
+#[test]
+fn approvals_that_say_nothing_concern_every_action_and_whoever_operates_the_agent() {
+    let approvals = policy("approvals: {}").approvals.unwrap();
+    assert!(approvals.actions.is_empty() && approvals.tags.is_empty() && approvals.risk_levels.is_empty());
+    assert_eq!((approvals.from_cost, approvals.approvers), (None, None));
+    assert_eq!(approvals.timeout, Duration::from_secs(300));
+    assert_eq!(policy("approvals: {approvers: []}").approvals.unwrap().approvers, Some(Vec::new()));
+    assert_eq!(policy("{}").approvals, None);
+}
+
+#[test]
+fn strict_mode_and_risk_levels_are_as_the_policy_says() {
+    let policy = policy("strict_mode: false\nactions: {a: {risk_level: High}, b: {}}");
+    assert!(!policy.strict);
+    let risk = |name: &str| policy.actions.get(name).unwrap().risk.as_ref().map(|risk| risk.as_str());
+    assert_eq!((risk("a"), risk("b")), (Some("High"), None));
 }

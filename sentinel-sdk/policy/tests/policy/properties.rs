@@ -9,13 +9,15 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use sentinel_engine::{
-    ActionRule, Allowlist, Budgets, Cidr, ExecRule, Grant, Limit, Mode, NetworkRule, OnExhausted, Policy,
-    Protocol, RateLimit,
+    ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,
+    Grant, Hours, Limit, Mode, NetworkRule, OnExhausted, Policy, Protocol, RateLimit, Span, TimeZone,
 };
 use sentinel_policy::{parse, parse_bytes};
-use sentinel_proto::{ActionName, Money, Tag};
+use sentinel_proto::{ActionName, Money, RiskLevel, Tag};
 
 use crate::printer::{without_lines, yaml};
+use crate::schema::schema;
+use crate::validator::{fits, json_of};
 
 const EXAMPLES: [&str; 4] = [
     include_str!("../../testdata/everything.yaml"),
@@ -66,6 +68,7 @@ fn check(text: &str) {
             let again =
                 parse(&printed).unwrap_or_else(|problems| panic!("{}", problems.render("printed", &printed)));
             assert_eq!(yaml(&again.policy), printed);
+            fits(&schema(), &json_of(text).unwrap()).unwrap();
             return;
         }
         Err(problems) => problems,
@@ -110,6 +113,7 @@ proptest! {
         let text = yaml(&policy);
         let read = parse(&text).unwrap_or_else(|problems| panic!("{}", problems.render("printed", &text)));
         prop_assert_eq!(without_lines(read.policy), policy);
+        prop_assert_eq!(fits(&schema(), &json_of(&text).unwrap()), Ok(()));
     }
 }
 
@@ -156,10 +160,13 @@ prop_compose! {
         cost_floor in money(),
         tags in btree_set("[a-z]{1,8}", 0..4),
         max_seconds in 1..=86_400_u64,
+        limits in counts(),
+        hours in option::of(hours()),
+        risk in option::of(risk_levels()),
         grant in option::of(grants()),
     ) -> (ActionRule, Option<Grant>) {
         let tags = tags.into_iter().map(|tag| Tag::new(tag).unwrap()).collect();
-        (ActionRule { cost_floor, tags, grant: None, max_seconds, line: 0 }, grant)
+        (ActionRule { cost_floor, tags, grant: None, max_seconds, limits, hours, risk, line: 0 }, grant)
     }
 }
 
@@ -169,10 +176,71 @@ prop_compose! {
     }
 }
 
+fn counts() -> impl Strategy<Value = CountLimits> {
+    let count = |most: u64| option::of((0..=most).prop_map(|most| CountLimit { most, line: 0 }));
+    (count(999_999_999), count(1024)).prop_map(|(calls, concurrent)| CountLimits { calls, concurrent })
+}
+
+fn zones() -> impl Strategy<Value = TimeZone> {
+    prop::sample::select(&["UTC", "Europe/Berlin", "America/Argentina/Ushuaia", "Etc/GMT+12"][..])
+        .prop_map(|name| name.parse().unwrap())
+}
+
+/// A span of these days: seven bits, Monday's the lowest.
+fn span((days, from, length): (u8, u16, u16)) -> Span {
+    let names = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+    let days: [bool; 7] = std::array::from_fn(|day| days >> day & 1 == 1);
+    // Past midnight it goes on the next day; at midnight the day ends.
+    let to = if from + length > 1440 { from + length - 1440 } else { from + length };
+    let named: Vec<&str> = names.into_iter().zip(days).filter_map(|(name, on)| on.then_some(name)).collect();
+    let text = format!("{} {:02}:{:02}-{:02}:{:02}", named.join(","), from / 60, from % 60, to / 60, to % 60);
+    Span { days, from, to, text }
+}
+
+prop_compose! {
+    fn hours()(timezone in zones(), spans in btree_set((1..128_u8, 0..1440_u16, 1..1440_u16), 0..4)) -> Hours {
+        Hours { timezone, spans: spans.into_iter().map(span).collect(), line: 0 }
+    }
+}
+
+fn risk_levels() -> impl Strategy<Value = RiskLevel> {
+    "[a-z0-9._-]{1,8}".prop_map(|text| RiskLevel::new(text).unwrap())
+}
+
+/// A kind and a name: as keys of a set they are different.
+fn approvers() -> impl Strategy<Value = Vec<Approver>> {
+    btree_set((any::<bool>(), "[a-z0-9_.'$@é-]{1,8}"), 0..3).prop_map(|approvers| {
+        let approver = |(group, name)| if group { Approver::Group(name) } else { Approver::User(name) };
+        approvers.into_iter().map(approver).collect()
+    })
+}
+
+prop_compose! {
+    fn approvals()(
+        actions in btree_set(names(), 0..3),
+        tags in btree_set("[a-z]{1,8}", 0..3),
+        levels in btree_set(risk_levels(), 0..3),
+        from_cost in option::of(limits()),
+        approvers in option::of(approvers()),
+        seconds in 1..=604_800_u64,
+    ) -> Approvals {
+        Approvals {
+            actions: actions.into_iter().map(|name| (name, 0)).collect(),
+            tags: tags.into_iter().map(|tag| (Tag::new(tag).unwrap(), 0)).collect(),
+            risk_levels: levels.into_iter().map(|level| (level, 0)).collect(),
+            from_cost,
+            approvers,
+            timeout: Duration::from_secs(seconds),
+            line: 0,
+        }
+    }
+}
+
 prop_compose! {
     fn any_policy()(
-        session in option::of(limits()),
-        run in option::of(limits()),
+        (session, run) in (option::of(limits()), option::of(limits())),
+        day in option::of((limits(), zones())),
+        (counts, hours, approvals, strict) in (counts(), option::of(hours()), option::of(approvals()), any::<bool>()),
         limits in btree_map(names(), limits(), 0..4),
         (denied, allowed, unix, libraries) in (btree_set(names(), 0..4), option::of(btree_set(names(), 0..4)), btree_set(paths(), 0..3), btree_set(paths(), 0..3)),
         rates in btree_map(names(), rates(), 0..4),
@@ -184,7 +252,16 @@ prop_compose! {
         let unlined = |names: BTreeSet<ActionName>| names.into_iter().map(|name| (name, 0)).collect::<BTreeMap<_, _>>();
         let (grants, actions) = numbered(baseline, actions);
         Policy {
-            budgets: Budgets { session, run, actions: limits },
+            budgets: Budgets {
+                session,
+                run,
+                day: day.map(|(limit, timezone)| DayLimit { limit, timezone }),
+                actions: limits,
+            },
+            limits: counts,
+            hours,
+            strict,
+            approvals,
             denied: unlined(denied),
             allowed: allowed.map(|names| Allowlist { names: unlined(names), line: 0 }),
             rates,

@@ -11,14 +11,24 @@ use crate::doubts::Mentions;
 use crate::field::Field;
 use crate::problem::{Complaint, Findings};
 use crate::quoted::{Quoted, shown};
+use crate::shape::{Shape, Text};
 use crate::tree::Value;
 
 const FORM: &str = "ADDRESS[/PREFIX]:PORT[/tcp|udp]";
 
+pub(super) const SHAPE: Shape = Shape::List { of: &ENDPOINT, example: "['127.0.0.1:8080']" };
+
+const ENDPOINT: Shape = Shape::Text(Text {
+    what: "an endpoint",
+    example: "127.0.0.1:8080",
+    most: None,
+    pattern: Some(r"^([0-9.]+(/[0-9]+)?|\[[0-9A-Fa-f:.]+(/[0-9]+)?\]):([0-9]+|\*)(/(tcp|udp))?$"),
+});
+
 /// The rules of a list.
 pub(super) fn read(field: &Field<'_>, mentions: &mut Mentions, found: &mut Findings) -> Vec<NetworkRule> {
     let mut rules = Vec::new();
-    for field in field.items("['127.0.0.1:8080']", found).unwrap_or_default() {
+    for field in field.items(found).unwrap_or_default() {
         if matches!(field.node.value, Value::List(_) | Value::Map(_)) {
             let complaint = Complaint::new(
                 "a list or mapping stands here, not an endpoint",
@@ -27,7 +37,7 @@ pub(super) fn read(field: &Field<'_>, mentions: &mut Mentions, found: &mut Findi
             field.complain(complaint, found);
             continue;
         }
-        let Some(scalar) = field.scalar("an endpoint", "127.0.0.1:8080", found) else { continue };
+        let Some(scalar) = field.text(found) else { continue };
         match endpoint(&scalar.text) {
             Ok(endpoint) => {
                 let rule = endpoint.rule(field.line());

@@ -1,0 +1,39 @@
+//! Parts of a policy in plain words. Names and paths in a policy are printable, so they stand here as they are.
+
+use sentinel_engine::{Approvals, Approver, Grant, Policy};
+use sentinel_policy::network_entry;
+
+/// What doors let a session do, a line each.
+pub(super) fn doors(grant: &Grant) -> impl Iterator<Item = String> {
+    let network = grant.network.iter().map(|rule| format!("  connect to {}", network_entry(rule)));
+    let exec = grant.exec.iter().map(|rule| {
+        let risk = if rule.writable_accepted { ", also where the application can write it" } else { "" };
+        format!("  execute {}{risk}", rule.path.display())
+    });
+    network.chain(exec)
+}
+
+/// What is open without any action, a line each.
+pub(super) fn baseline(policy: &Policy) -> impl Iterator<Item = String> {
+    let sockets = policy.unix_allow.iter().map(|path| format!("  connect to the socket {}", path.display()));
+    policy.grants.first().into_iter().flat_map(doors).chain(sockets)
+}
+
+pub(super) fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+/// Who may approve.
+pub(super) fn approvers(approvals: &Approvals) -> String {
+    match approvals.approvers.as_deref() {
+        None => "whoever may operate the agent".to_owned(),
+        Some([]) => "nobody".to_owned(),
+        Some(approvers) => {
+            let names = approvers.iter().map(|approver| match approver {
+                Approver::User(name) => format!("the user `{name}`"),
+                Approver::Group(name) => format!("the group `{name}`"),
+            });
+            names.collect::<Vec<_>>().join(" or ")
+        }
+    }
+}

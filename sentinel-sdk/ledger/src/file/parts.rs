@@ -1,0 +1,118 @@
+//! The files of a ledger's parts: how a new one is begun, and what a crash leaves of that.
+//!
+//! Invariant: at each moment the ledger's name stands for a whole part: the old one until the new one is on the disk, with its first line.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::{LedgerError, folder_of};
+use crate::{Head, last_lines, rotated, segments};
+
+/// Opens a part for appending; a new one must not be there yet. A symbolic link was put there by somebody else.
+pub(super) fn open(path: &Path, is_new: bool) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::CLOEXEC).bits().cast_signed();
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).mode(0o600).custom_flags(flags);
+    if is_new { options.create_new(true).open(path) } else { options.create(true).open(path) }
+}
+
+/// Keeps other writers out for as long as the file is open.
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), LedgerError> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Busy(path.to_owned())),
+        Err(error) => Err(LedgerError::Io { path: path.to_owned(), what: "locked", cause: error.into() }),
+    }
+}
+
+/// Whether this open file is the one at that path.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let same = |one: std::fs::Metadata, other: std::fs::Metadata| {
+        (one.dev(), one.ino()) == (other.dev(), other.ino())
+    };
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(open), Ok(there)) => same(open, there),
+        _ => false,
+    }
+}
+
+/// Begins a part: the old one gets its name among the rotated ones, the new one takes its place.
+pub(super) fn begin(path: &Path, old: &File, first_seq: u64, first_line: &[u8]) -> io::Result<File> {
+    let unready = unready(path);
+    remove(&unready)?;
+    let made = (|| {
+        let mut new = open(&unready, true)?;
+        rustix::fs::flock(&new, FlockOperation::NonBlockingLockExclusive)?;
+        new.write_all(first_line)?;
+        new.sync_all()?;
+        old.sync_data()?;
+        // One that was moved away has the name that its mover gave it.
+        if is_at(old, path) {
+            let name = rotated(path, first_seq);
+            match std::fs::hard_link(path, &name) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && is_at(old, &name) => {}
+                linked => linked?,
+            }
+        }
+        std::fs::rename(&unready, path)?;
+        File::open(folder_of(path))?.sync_all()?;
+        Ok(new)
+    })();
+    if made.is_err() {
+        // The first error is the one to tell; the next open removes what is left.
+        let _left = remove(&unready);
+        let name = rotated(path, first_seq);
+        if is_at(old, path) && is_at(old, &name) {
+            let _left = remove(&name);
+        }
+    }
+    made
+}
+
+/// Removes what a crash in [`begin`] left: a part that was not begun, and a second name of the one that is written.
+pub(super) fn tidy(path: &Path, file: &File) -> io::Result<()> {
+    remove(&unready(path))?;
+    for part in segments(path)?.into_iter().filter(|part| part != path) {
+        if is_at(file, &part) {
+            remove(&part)?;
+        }
+    }
+    Ok(())
+}
+
+/// The last line of the newest rotated part; none where there is none.
+pub(super) fn newest_head(path: &Path) -> io::Result<Option<Head>> {
+    let parts = segments(path)?;
+    let Some(newest) = parts.iter().rev().find(|part| *part != path) else { return Ok(None) };
+    Ok(last_lines(newest, 1)?.first().and_then(|line| Head::of(line)))
+}
+
+/// The bytes of all rotated parts.
+pub(super) fn rotated_bytes(path: &Path) -> io::Result<u64> {
+    let mut sum = 0_u64;
+    for part in segments(path)?.into_iter().filter(|part| part != path) {
+        match std::fs::symlink_metadata(part) {
+            Ok(metadata) => sum = sum.saturating_add(metadata.len()),
+            Err(gone) if gone.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sum)
+}
+
+fn unready(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
