@@ -98,7 +98,18 @@ fn every_key_of_its_policy_table_is_known() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `"))
         .filter(|line| line.contains("` |") || line.contains("`, `"));
-    let known = ["budgets.", "denied_actions", "allowed_actions", "rate_limits.", "actions.", "enforcement."];
+    let known = [
+        "budgets.",
+        "denied_actions",
+        "allowed_actions",
+        "rate_limits.",
+        "limits.",
+        "hours",
+        "approvals",
+        "strict_mode",
+        "actions.",
+        "enforcement.",
+    ];
     for key in keys {
         assert!(known.iter().any(|known| key.starts_with(known)), "`{key}`");
     }

@@ -280,19 +280,18 @@ fn whenever_the_agent_is_killed_nothing_answered_is_lost_and_no_limit_exceeded()
 #[test]
 fn a_full_disk_denies_with_that_reason_and_room_lets_it_go_on_by_itself() {
     let mut host = Host::with_policy("budgets: {session: 1000}\n");
-    host.kill_agent();
-    let state = host.folder.join("state");
-    let mount = |options: &str| {
-        let status = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "sentinel-test"])
-            .arg(&state)
-            .status()
-            .unwrap();
-        assert!(status.success());
+    let disk = SmallDisk::under(&mut host);
+    let fill = disk.0.join("fill");
+    let break_it = || {
+        let mut filler = std::fs::File::create(&fill).unwrap();
+        while std::io::Write::write_all(&mut filler, &[0; 512]).is_ok() {}
     };
-    mount("size=256k,mode=0700");
-    let full = FullDisk(state.clone());
-    host.start_agent();
+    goes_on_after_a_broken_disk(&host, break_it, || std::fs::remove_file(&fill).unwrap());
+    drop(host);
+}
+
+/// Begins actions, breaks the disk, is denied for it, mends the disk, and is let start again.
+fn goes_on_after_a_broken_disk(host: &Host, break_it: impl FnOnce(), mend: impl FnOnce()) {
     let stop = host.folder.join("stop").display().to_string();
     let go = host.folder.join("go").display().to_string();
     let probe = host.start_probe(&[
@@ -303,27 +302,78 @@ fn a_full_disk_denies_with_that_reason_and_room_lets_it_go_on_by_itself() {
         "end",
     ]);
     probe.wait_for_line("started");
-    let fill = full.0.join("fill");
-    let mut filler = std::fs::File::create(&fill).unwrap();
-    while std::io::Write::write_all(&mut filler, &[0; 512]).is_ok() {}
+    break_it();
     std::thread::sleep(Duration::from_millis(200));
     std::fs::write(&stop, "").unwrap();
     probe.wait_for_line("begin=call deny LEDGER_UNAVAILABLE");
-    drop(filler);
-    std::fs::remove_file(fill).unwrap();
+    mend();
     std::fs::write(&go, "").unwrap();
     let probe = probe.finish();
     assert_eq!(probe.lines()[probe.lines().len() - 2..], ["begin=call allow", "end"], "{}", probe.stderr);
     let ledger = host.ledger_path().display().to_string();
     let verify = Finished::of(host.sentinel(&["ledger", "verify", &ledger]));
     assert_eq!(verify.status, Some(0), "{}{}", verify.stdout, verify.stderr);
-    drop(host);
 }
 
-/// A small disk, which goes at the end, also after a failure.
-struct FullDisk(std::path::PathBuf);
+#[test]
+fn a_stopped_agents_doors_close_and_open_again_when_it_goes_on() {
+    let server = Server::start();
+    let host = Host::with_policy(format!(
+        "actions:\n  fetch: {{grants: {{network: [\"{}\"]}}}}\n",
+        server.address()
+    ));
+    let (first, second) = (host.folder.join("first"), host.folder.join("second"));
+    let connect = format!("connect={}", server.address());
+    let probe = host.start_probe(&[
+        "begin=fetch",
+        &connect,
+        "say=up",
+        &format!("await={}", first.display()),
+        &connect,
+        "say=tried",
+        &format!("await={}", second.display()),
+        &connect,
+        "end",
+        &connect,
+    ]);
+    probe.wait_for_line("up");
+    let agent = rustix::process::Pid::from_raw(host.agent_pid().cast_signed()).unwrap();
+    rustix::process::kill_process(agent, rustix::process::Signal::STOP).unwrap();
+    std::thread::sleep(Duration::from_secs(10));
+    std::fs::write(&first, "").unwrap();
+    probe.wait_for_line("tried");
+    rustix::process::kill_process(agent, rustix::process::Signal::CONT).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    std::fs::write(&second, "").unwrap();
+    let probe = probe.finish();
+    let connects: Vec<&str> =
+        probe.lines().into_iter().filter_map(|line| line.strip_prefix(&format!("{connect} "))).collect();
+    assert_eq!(connects, ["ok", "EPERM", "ok", "EPERM"], "{}", probe.stderr);
+}
 
-impl Drop for FullDisk {
+/// A small disk under an agent's ledger, which goes at the end, also after a failure.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// Starts the agent anew on it.
+    fn under(host: &mut Host) -> Self {
+        host.kill_agent();
+        let disk = Self(host.folder.join("state"));
+        disk.mount("size=256k,mode=0700");
+        host.start_agent();
+        disk
+    }
+
+    fn mount(&self, options: &str) {
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "sentinel-test"])
+            .arg(&self.0)
+            .status();
+        assert!(mount.unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         drop(std::process::Command::new("umount").arg("--lazy").arg(&self.0).status());
     }

@@ -23,6 +23,10 @@ use crate::intake::Lane;
 use crate::peer::Sender;
 use crate::server::MOST_OF_A_SESSION;
 
+/// What one session may have written about it since the agent's start, so that none fills the ledger for all: an eighth of its quota. Ends are
+/// written all the same.
+pub(super) const MOST_LEDGER_BYTES: u64 = 1 << 30;
+
 /// An action that was let start and has not ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
@@ -113,6 +117,10 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         if begin.tags.len() > MAX_TAGS {
             let cause = format!("{} tags; at most {MAX_TAGS} are allowed", begin.tags.len());
             return denied(request, Denial { reason: Reason::InvalidRequest { cause }, rule: None });
+        }
+        if self.authority.log().bytes_of(identity.session) > MOST_LEDGER_BYTES {
+            let reason = Reason::QuotaExceeded { quota: "ledger bytes".to_owned(), limit: MOST_LEDGER_BYTES };
+            return denied(request, Denial { reason, rule: None });
         }
         if self.authority.is_nearly_full() {
             let cause = "what is left of its quota is for what runs".to_owned();

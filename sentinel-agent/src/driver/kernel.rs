@@ -8,6 +8,7 @@ use sentinel_proto::SessionId;
 use sentinel_proto::admin::{Notice, Reply};
 
 use super::Driver;
+use super::actions::MOST_LEDGER_BYTES;
 use crate::clock::Clock;
 use crate::denials::{Repeats, as_denial};
 use crate::enforcer::{Enforcer, KernelRecord, records};
@@ -98,6 +99,10 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     /// The first of a kind: into the ledger, and to the launcher's terminal.
     fn tell_first(&mut self, session: SessionId, attempt: Attempt) {
         let event = Event::KernelDenied { session, attempt: Box::new(attempt.clone()), count: 1 };
+        if self.authority.log().bytes_of(session) > MOST_LEDGER_BYTES {
+            // It is refused all the same.
+            return;
+        }
         let Ok(step) = self.step(event) else {
             return self.denials.not_told(session, &attempt);
         };

@@ -16,6 +16,8 @@ pub struct Ledger<L> {
     log: L,
     /// Names of the sessions that have one: lines have them too.
     names: BTreeMap<SessionId, String>,
+    /// Bytes that were written about sessions.
+    bytes: BTreeMap<SessionId, u64>,
 }
 
 /// A ledger in a file.
@@ -62,7 +64,12 @@ impl FileLedger {
         let mut fold = Fold::new(now);
         let Opened { log, torn, gap } = FileLog::open_with(path, limits, |line| fold.line(line))?;
         let (state, names) = fold.into_parts();
-        Ok(OpenedLedger { ledger: Self { log, names }, state, torn, gap: gap.map(|head| head.seq) })
+        Ok(OpenedLedger {
+            ledger: Self { log, names, bytes: BTreeMap::new() },
+            state,
+            torn,
+            gap: gap.map(|head| head.seq),
+        })
     }
 
     /// What brings all that was written to the disk; for another thread.
@@ -75,7 +82,7 @@ impl<L> Ledger<L> {
     /// A ledger in a log that has no lines yet.
     #[must_use]
     pub fn beginning(log: L) -> Self {
-        Self { log, names: BTreeMap::new() }
+        Self { log, names: BTreeMap::new(), bytes: BTreeMap::new() }
     }
 
     /// The chain of its lines.
@@ -104,8 +111,19 @@ impl<L: sentinel_ledger::Log> Log for Ledger<L> {
             ids.push(id);
             bodies.push(body);
         }
+        let sizes: Vec<u64> =
+            bodies.iter().map(|body| u64::try_from(body.len()).unwrap_or(u64::MAX)).collect();
         self.log.append(&bodies).map_err(AppendError::Log)?;
-        for fact in facts {
+        for (fact, bytes) in facts.iter().zip(&sizes) {
+            if let Some(session) = line::session_of(fact) {
+                let sum = self.bytes.entry(SessionId(session)).or_default();
+                *sum = sum.saturating_add(*bytes);
+            }
+            if let Fact::SessionEnded { session, .. } = fact
+                && !self.names.contains_key(session)
+            {
+                self.bytes.remove(session);
+            }
             if let Fact::SessionStarted { session, name: Some(name), .. } = fact {
                 self.names.insert(*session, name.to_string());
             }
@@ -120,6 +138,10 @@ impl<L: sentinel_ledger::Log> Log for Ledger<L> {
         let body = line::state(state, at)?;
         self.log.rotate(&body).map_err(AppendError::Log)?;
         Ok(true)
+    }
+
+    fn bytes_of(&self, session: SessionId) -> u64 {
+        self.bytes.get(&session).copied().unwrap_or(0)
     }
 
     fn was_moved(&self) -> bool {

@@ -210,6 +210,9 @@ impl Reason {
             Self::NoApprover => "the operator has to name somebody in `approvals.approvers`".to_owned(),
             Self::ApprovalNeeded => "ask in a way that waits for the approval".to_owned(),
             Self::Paused => "wait until an operator resumes it".to_owned(),
+            Self::QuotaExceeded { quota, .. } if quota == "ledger bytes" => {
+                "the session has had too much written about it; start a new one".to_owned()
+            }
             Self::QuotaExceeded { limit, .. } => {
                 format!("wait until some have ended; at most {limit} are kept")
             }
