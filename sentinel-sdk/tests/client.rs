@@ -314,12 +314,11 @@ fn many_that_wait_for_a_human_keep_no_other_from_being_asked() {
     std::thread::scope(|scope| {
         for number in 0..12 {
             let action = client.action(format!("ask-never-{number}"));
-            scope
-                .spawn(|| action.wait_for_approval(Duration::from_millis(500)).begin_blocking().unwrap_err());
+            scope.spawn(|| action.wait_for_approval(Duration::from_secs(4)).begin_blocking().unwrap_err());
         }
         std::thread::sleep(Duration::from_millis(100));
         let start = Instant::now();
         client.action("plain").begin_blocking().unwrap().cancel();
-        assert!(start.elapsed() < Duration::from_millis(300), "it waited for those");
+        assert!(start.elapsed() < Duration::from_secs(3), "it waited for those");
     });
 }
