@@ -4,6 +4,7 @@
 //! ended with a word, dropped, unwound by a panic, or dropped with the future that held it.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ const ON_ITS_WAY: Duration = Duration::from_millis(50);
 /// How far the word of an action's end got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// The agent has settled it, and its doors are shut.
+    /// The agent has settled it, and its doors are shut. Or its next agent, where that died meanwhile, has corrected what it had charged.
     Acknowledged,
     /// It had no doors, so nobody waited for the agent.
     Sent,
@@ -233,23 +234,32 @@ impl InFlight {
         let settlement = if self.pid != own_pid() {
             Settlement::Unknown
         } else if self.has_doors {
-            let request = |number| self.message(Some(number));
-            match answered(self.client.ask(request, Some(&self.connection), waiting).await) {
-                Ok(Reply::Ended(Ended { settled: true, .. })) => Settlement::Acknowledged,
-                Ok(Reply::Ended(Ended { settled: false, .. })) => Settlement::TooLate,
-                _ => Settlement::Unknown,
-            }
+            self.ask_to_settle(waiting).await
         } else {
             let deadline = Deadline::after(self.client.patience());
             let sent = match encode_frame(&self.message(None)) {
-                Ok(frame) => self.connection.send_whole(&frame, waiting, deadline).await.is_ok(),
-                Err(_unwritable) => false,
+                Ok(frame) => self.connection.send_whole(&frame, waiting, deadline).await,
+                Err(unwritable) => Err(io::Error::other(unwritable)),
             };
-            if sent { Settlement::Sent } else { Settlement::Unknown }
+            match sent {
+                Ok(()) => Settlement::Sent,
+                // The agent that let it start is gone; the next one has it as interrupted.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.ask_to_settle(waiting).await,
+                Err(_) => Settlement::Unknown,
+            }
         };
         self.is_over = true;
         self.make_sure(settlement);
         settlement
+    }
+
+    async fn ask_to_settle(&self, waiting: Waiting) -> Settlement {
+        let request = |number| self.message(Some(number));
+        match answered(self.client.ask(request, Some(&self.connection), waiting).await) {
+            Ok(Reply::Ended(Ended { settled: true, .. })) => Settlement::Acknowledged,
+            Ok(Reply::Ended(Ended { settled: false, .. })) => Settlement::TooLate,
+            _ => Settlement::Unknown,
+        }
     }
 
     /// Tells the agent without waiting in a task.

@@ -44,6 +44,17 @@ fn an_action_waits_for_its_approval_and_its_doors_open_only_then() {
     let approved = host.operate(&["approvals", "approve", &id, "--note", "as agreed"]);
     assert_eq!(approved.status, Some(0), "{}", approved.stderr);
     let probe = probe.finish();
+    for part in [
+        "sentinel: waiting: `pay` (0.5 USD) needs a human's word within ",
+        " s: `approvals.actions`, line 1 of the policy",
+    ] {
+        assert!(probe.stderr.contains(part), "{}", probe.stderr);
+    }
+    assert!(
+        probe.stderr.contains(&format!("sentinel approvals show {} --runtime ", &id[..8])),
+        "{}",
+        probe.stderr
+    );
     assert_eq!(
         probe.lines(),
         ["up", "begin=pay,0.5 allow", &format!("{connect} ok"), "end", &format!("{connect} EPERM")],

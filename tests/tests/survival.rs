@@ -96,6 +96,9 @@ fn the_next_agent_takes_the_sessions_of_the_killed_one_over_and_interrupts_their
     let interrupted = host.ledger_of("call", "interrupted");
     assert_eq!(interrupted.len(), 1, "{:#?}", host.ledger());
     assert_eq!(interrupted[0]["cost_usd"], 0.25, "what was in flight is charged in full");
+    let corrected = host.ledger_of("call", "corrected");
+    assert_eq!(corrected.len(), 1, "its end came late");
+    assert_eq!((&corrected[0]["ended"], &corrected[0]["id"]), (&"success".into(), &interrupted[0]["id"]));
     let verify =
         Finished::of(host.sentinel(&["ledger", "verify", &host.ledger_path().display().to_string()]));
     assert_eq!(verify.status, Some(0), "{}{}", verify.stdout, verify.stderr);
@@ -216,15 +219,23 @@ fn a_paused_session_stays_paused_under_the_next_agent() {
     assert_eq!(probe.finish().lines(), ["up", "over"]);
 }
 
-/// Kills the agent so often while 8 processes begin and end actions without pause.
-const KILLS: usize = 50;
-
 #[test]
 fn whenever_the_agent_is_killed_nothing_answered_is_lost_and_no_limit_exceeded() {
+    kill_again_and_again(50);
+}
+
+#[test]
+fn five_hundred_kills_lose_nothing_either() {
+    kill_again_and_again(500);
+}
+
+/// Kills the agent so often while 8 processes begin and end actions without pause.
+fn kill_again_and_again(kills: usize) {
     let never = Server::start();
-    let mut host = Host::with_policy("budgets: {session: 20}\n");
+    // Half of them soon spend what they may, the others go on to the end.
+    let mut host = Host::with_policy("budgets: {actions: {call: 20}}\n");
     let stop = host.folder.join("stop").display().to_string();
-    let storm = format!("storm={stop},call,0.01");
+    let (storm, endless) = (format!("storm={stop},call,0.01"), format!("storm={stop},endless,0.01"));
     let script = format!(
         "import os, socket, sys\nprint('up', flush=True)\nwhile not os.path.exists({stop:?}):\n    try: socket.create_connection(('127.0.0.1', {}), 1).close()\n    except OSError: pass\n",
         never.address().port()
@@ -233,13 +244,15 @@ fn whenever_the_agent_is_killed_nothing_answered_is_lost_and_no_limit_exceeded()
         host.run_command(&["--session", "hammer"], &["/usr/bin/python3", "-c", &script]),
     );
     hammer.wait_for_line("up");
-    let steps: Vec<&str> = (0..7).flat_map(|_| ["spawn", &storm, "done"]).chain([storm.as_str()]).collect();
+    let pair = ["spawn", &storm, "done", "spawn", &endless, "done"];
+    let steps: Vec<&str> = (0..3).flat_map(|_| pair).chain(["spawn", &storm, "done", &endless]).collect();
     let run = {
         let path = sentinel_tests::program("probe").display().to_string();
         let command: Vec<&str> = std::iter::once(path.as_str()).chain(steps).collect();
         sentinel_tests::Running::start(host.run_command(&["--session", "storm"], &command))
     };
-    for kill in 0..KILLS {
+    run.wait_for_line("started");
+    for kill in 0..kills {
         // At another moment each time.
         std::thread::sleep(Duration::from_millis(20 + 7 * (kill as u64 % 9)));
         host.kill_agent();
@@ -251,26 +264,28 @@ fn whenever_the_agent_is_killed_nothing_answered_is_lost_and_no_limit_exceeded()
 
     let lines = host.ledger();
     let of = |outcome: &str| -> std::collections::BTreeSet<String> {
-        let all = lines.iter().filter(|line| line["action"] == "call" && line["outcome"] == outcome);
+        let all = lines.iter().filter(|line| line["kind"] == "action" && line["outcome"] == outcome);
         all.map(|line| line["id"].as_str().unwrap().to_owned()).collect()
     };
     let started = of("started");
     let seen: Vec<&str> = run.stdout.lines().filter_map(|line| line.strip_prefix("started ")).collect();
-    assert!(seen.len() > KILLS, "{} were let start: {}", seen.len(), run.stderr);
+    assert!(seen.len() > kills, "{} were let start: {}", seen.len(), run.stderr);
     let lost: Vec<&&str> = seen.iter().filter(|id| !started.contains(**id)).collect();
     assert!(lost.is_empty(), "answered but not in the ledger: {lost:?}");
     let mut endings = 0;
     let mut charged = 0.0;
     for line in &lines {
-        let is_ending = !["started", "blocked"].contains(&line["outcome"].as_str().unwrap());
-        if line["action"] == "call" && is_ending {
+        let is_ending = !["started", "blocked", "corrected"].contains(&line["outcome"].as_str().unwrap());
+        if line["kind"] == "action" && is_ending {
             assert!(started.contains(line["id"].as_str().unwrap()), "{line}");
             endings += 1;
+        }
+        if line["action"] == "call" {
             charged += line["cost_usd"].as_f64().unwrap();
         }
     }
     assert_eq!(endings, started.len(), "each that started ends once");
-    assert!(charged <= 20.0 + 1e-6, "{charged} dollars of 20");
+    assert!((19.99..=20.0 + 1e-6).contains(&charged), "{charged} dollars of 20");
     assert!(!of("interrupted").is_empty(), "no kill hit an action in flight");
     let ledger = host.ledger_path().display().to_string();
     let verify = Finished::of(host.sentinel(&["ledger", "verify", &ledger]));
@@ -280,7 +295,7 @@ fn whenever_the_agent_is_killed_nothing_answered_is_lost_and_no_limit_exceeded()
 #[test]
 fn a_full_disk_denies_with_that_reason_and_room_lets_it_go_on_by_itself() {
     let mut host = Host::with_policy("budgets: {session: 1000}\n");
-    let disk = SmallDisk::under(&mut host);
+    let disk = SmallDisk::tmpfs_under(&mut host);
     let fill = disk.0.join("fill");
     let break_it = || {
         let mut filler = std::fs::File::create(&fill).unwrap();
@@ -351,30 +366,149 @@ fn a_stopped_agents_doors_close_and_open_again_when_it_goes_on() {
     assert_eq!(connects, ["ok", "EPERM", "ok", "EPERM"], "{}", probe.stderr);
 }
 
+#[test]
+fn a_disk_that_stalls_shuts_the_doors_and_all_goes_on_when_it_answers_again() {
+    let server = Server::start();
+    let mut host = Host::with_policy(format!(
+        "actions:\n  fetch: {{grants: {{network: [\"{}\"]}}}}\n",
+        server.address()
+    ));
+    let disk = SmallDisk::ext4_under(&mut host);
+    let (stalled, mended) =
+        (host.folder.join("stalled").display().to_string(), host.folder.join("mended").display().to_string());
+    let connect = format!("connect={}", server.address());
+    let (await_stalled, await_mended) = (format!("await={stalled}"), format!("await={mended}"));
+    let probe = host.start_probe(&[
+        "begin=fetch",
+        &connect,
+        "say=up",
+        &await_stalled,
+        &connect,
+        "say=tried",
+        &await_mended,
+        &connect,
+        "end",
+        "begin=fetch",
+        &connect,
+        "end",
+    ]);
+    probe.wait_for_line("up");
+    disk.freeze();
+    // Somebody else asks meanwhile, so that the agent has something to write.
+    let other = host.start_probe(&["begin=fetch", &connect]);
+    std::thread::sleep(Duration::from_secs(6));
+    std::fs::write(&stalled, "").unwrap();
+    probe.wait_for_line("tried");
+    disk.thaw();
+    std::thread::sleep(Duration::from_secs(2));
+    std::fs::write(&mended, "").unwrap();
+    let (probe, other) = (probe.finish(), other.finish());
+    let connects: Vec<&str> =
+        probe.lines().into_iter().filter_map(|line| line.strip_prefix(&format!("{connect} "))).collect();
+    assert_eq!(connects, ["ok", "EPERM", "ok", "ok"], "{}\n{}\n{}", probe.stderr, host.log(), other.stdout);
+    let ledger = host.ledger_path().display().to_string();
+    let verify = Finished::of(host.sentinel(&["ledger", "verify", &ledger]));
+    assert_eq!(verify.status, Some(0), "{}{}", verify.stdout, verify.stderr);
+}
+
+#[test]
+fn a_disk_that_turns_read_only_denies_new_actions_and_shuts_the_doors_of_those_that_end() {
+    let server = Server::start();
+    let mut host = Host::with_policy(format!(
+        "actions:\n  fetch: {{grants: {{network: [\"{}\"]}}}}\n",
+        server.address()
+    ));
+    let disk = SmallDisk::ext4_under(&mut host);
+    let go = host.folder.join("go").display().to_string();
+    let (connect, await_go) = (format!("connect={}", server.address()), format!("await={go}"));
+    let probe = host.start_probe(&[
+        "begin=fetch",
+        &connect,
+        "say=up",
+        &await_go,
+        "end",
+        &connect,
+        "begin=fetch",
+        &connect,
+    ]);
+    probe.wait_for_line("up");
+    disk.turn_read_only();
+    std::fs::write(&go, "").unwrap();
+    let probe = probe.finish();
+    let after = &probe.lines()[4..];
+    assert_eq!(after[0], "end", "{}", probe.stdout);
+    assert_eq!(after[1], format!("{connect} EPERM"));
+    assert!(
+        ["begin=fetch deny LEDGER_UNAVAILABLE", "begin=fetch deny AGENT_UNAVAILABLE"].contains(&after[2]),
+        "{}\n{}",
+        probe.stdout,
+        host.log()
+    );
+    assert_eq!(after[3], format!("{connect} EPERM"));
+    assert!(host.log().contains("Read-only file system"), "{}", host.log());
+}
+
 /// A small disk under an agent's ledger, which goes at the end, also after a failure.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    /// Starts the agent anew on it.
-    fn under(host: &mut Host) -> Self {
+    /// One in memory, which is soon full. Starts the agent anew on it.
+    fn tmpfs_under(host: &mut Host) -> Self {
+        Self::under(host, |_| {
+            ["-t", "tmpfs", "-o", "size=256k,mode=0700", "sentinel-test"].map(str::to_owned).to_vec()
+        })
+    }
+
+    /// One like a real disk, which can stand still and turn read-only. Starts the agent anew on it.
+    fn ext4_under(host: &mut Host) -> Self {
+        Self::under(host, |host| {
+            let image = host.folder.join("disk").display().to_string();
+            std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+            command("mkfs.ext4", &["-q", "-F", &image]);
+            ["-o", "loop", &image].map(str::to_owned).to_vec()
+        })
+    }
+
+    fn under(host: &mut Host, mount: impl FnOnce(&Host) -> Vec<String>) -> Self {
         host.kill_agent();
+        let mut arguments = mount(host);
         let disk = Self(host.folder.join("state"));
-        disk.mount("size=256k,mode=0700");
+        arguments.push(disk.path());
+        command("mount", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        std::fs::set_permissions(&disk.0, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         host.start_agent();
         disk
     }
 
-    fn mount(&self, options: &str) {
-        let mount = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "sentinel-test"])
-            .arg(&self.0)
-            .status();
-        assert!(mount.unwrap().success());
+    fn path(&self) -> String {
+        self.0.display().to_string()
     }
+
+    /// Whoever writes there waits.
+    fn freeze(&self) {
+        command("fsfreeze", &["--freeze", &self.path()]);
+    }
+
+    fn thaw(&self) {
+        command("fsfreeze", &["--unfreeze", &self.path()]);
+    }
+
+    /// As ext4 does by itself after an error. A plain remount is refused while the ledger is open.
+    fn turn_read_only(&self) {
+        command("mount", &["-o", "remount,abort", &self.path()]);
+    }
+}
+
+fn command(name: &str, arguments: &[&str]) {
+    let status = std::process::Command::new(name).args(arguments).status();
+    assert!(status.unwrap().success(), "{name} {arguments:?}");
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
+        // A frozen one couldn't be left by those who wait for it.
+        let mut thaw = std::process::Command::new("fsfreeze");
+        drop(thaw.arg("--unfreeze").arg(&self.0).stderr(std::process::Stdio::null()).status());
         drop(std::process::Command::new("umount").arg("--lazy").arg(&self.0).status());
     }
 }

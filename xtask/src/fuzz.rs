@@ -32,7 +32,7 @@ pub(crate) struct Target {
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+pub(crate) struct Told {
     runs: u64,
     coverage: u64,
     seconds: u64,
@@ -51,9 +51,12 @@ pub(crate) fn fuzz(root: &Path, seconds: u32, wanted: Option<&str>) -> anyhow::R
     }
     let mut failed = Vec::new();
     for target in &targets {
-        if let Err(finding) = target.run(root, seconds) {
-            println!("{finding:#}");
-            failed.push(target.test());
+        match target.run(root, seconds) {
+            Ok(told) => println!("{}: {told}", target.test()),
+            Err(finding) => {
+                println!("{finding:#}");
+                failed.push(target.test());
+            }
         }
     }
     if !failed.is_empty() {
@@ -110,11 +113,11 @@ impl Target {
         format!("sentinel-fuzz/{}", self.name)
     }
 
-    /// Runs it, and prints a line about it.
+    /// Runs it.
     ///
     /// # Errors
     /// It found something, or didn't run to its end.
-    pub(crate) fn run(&self, root: &Path, seconds: u32) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, root: &Path, seconds: u32) -> anyhow::Result<Told> {
         let folder = root.join("target/fuzz");
         let (grown, findings) = (folder.join("corpus").join(&self.name), folder.join("findings"));
         std::fs::create_dir_all(&grown)?;
@@ -134,7 +137,7 @@ impl Target {
             .with_context(|| format!("`{}` can't be started", self.executable.display()))?;
         let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
         let told = told(&text).filter(|_| status.success());
-        let Some(Told { runs, coverage, seconds }) = told else {
+        let Some(told) = told else {
             let found = artifact(&text).map_or_else(
                 || "it kept no bytes".to_owned(),
                 |artifact| format!("its bytes are in `{artifact}`"),
@@ -146,8 +149,13 @@ impl Target {
                 cause(&text)
             );
         };
-        println!("{}: {runs} runs, coverage {coverage}, {seconds} s", self.test());
-        Ok(())
+        Ok(told)
+    }
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} runs, coverage {}, {} s", self.runs, self.coverage, self.seconds)
     }
 }
 

@@ -13,6 +13,7 @@ mod lint;
 mod object;
 mod reaper;
 mod setup;
+mod soak;
 mod test;
 mod tiers;
 mod toolchain;
@@ -52,6 +53,14 @@ enum Task {
         #[arg(long)]
         target: Option<String>,
     },
+    /// Runs the tests that take hours, fuzzes each target for an hour, and records what passed in `tests/soak.toml`.
+    Soak {
+        /// Only those whose name has this in it.
+        filter: Option<String>,
+        /// How long each fuzz target runs.
+        #[arg(long, default_value_t = 3600)]
+        fuzz_seconds: u32,
+    },
     /// Checks the house rules: format, lints, licences.
     Lint,
     /// Prints what a guarded action, a connect and an exec cost.
@@ -66,6 +75,7 @@ fn main() -> anyhow::Result<()> {
         Task::Demo => demo::demo(root),
         Task::Test { filter } => test::test(root, filter.as_deref()),
         Task::Fuzz { seconds, target } => fuzz::fuzz(root, seconds, target.as_deref()),
+        Task::Soak { filter, fuzz_seconds } => soak::soak(root, filter.as_deref(), fuzz_seconds),
         Task::Lint => lint::lint(root),
         Task::Bench => bench::bench(root),
     }

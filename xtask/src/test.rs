@@ -13,14 +13,14 @@ use crate::command::{output, run};
 use crate::leftovers::Snapshot;
 use crate::reaper::Reaper;
 use crate::tiers::{Tier, Tiers};
-use crate::{build_ebpf, fuzz, setup};
+use crate::{build_ebpf, fuzz, setup, soak};
 
 /// How long each fuzz target runs: long enough to reach what it reached before, and a little more.
 const FUZZ_SECONDS: u32 = 20;
 
 /// One test program.
 #[derive(Debug)]
-struct Target {
+pub(crate) struct Target {
     package: String,
     name: String,
     executable: String,
@@ -37,13 +37,12 @@ struct Count {
 pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
     setup::setup(root)?;
     build_ebpf::build_ebpf(root)?;
-    // The end-to-end tests start the programs themselves, so these have to be there, and current.
-    run(root, "cargo", &["build", "--workspace", "--bins", "--examples", "--locked"])?;
-    let targets = build_tests(root)?;
+    let targets = build(root)?;
     let fuzz_targets = fuzz::build(root)?;
     let mut tests = list(root, &targets)?;
     tests.extend(fuzz_targets.iter().map(fuzz::Target::test));
-    let tiers = Tiers::read(root)?.sort(&tests)?;
+    let rules = Tiers::read(root)?;
+    let tiers = rules.sort(&tests)?;
 
     let before = Snapshot::take(root)?;
     let reaper = Reaper::start(root)?;
@@ -66,7 +65,10 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
             continue;
         }
         match target.run(root, FUZZ_SECONDS) {
-            Ok(()) => count.passed += 1,
+            Ok(told) => {
+                println!("{test}: {told}");
+                count.passed += 1;
+            }
             Err(finding) => {
                 println!("{finding:#}");
                 count.failed += 1;
@@ -80,8 +82,14 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
     drop(reaper);
     let left = before.compare(root);
 
-    let soak = tiers.values().filter(|tier| **tier == Tier::Soak).count();
-    println!("\ntier ci: {} ran; tier soak: {soak} not run here", count.passed + count.failed);
+    let soak = tiers.iter().filter(|(_, tier)| **tier == Tier::Soak).map(|(test, _)| test.clone());
+    let soak: Vec<String> = soak.chain(fuzz_targets.iter().map(fuzz::Target::test)).collect();
+    let soak: Vec<&str> = soak.iter().map(String::as_str).collect();
+    println!("\ntier ci: {} ran; tier soak: {} not run here", count.passed + count.failed, soak.len());
+    if let Err(due) = soak::check(root, &soak, &rules.age) {
+        println!("{due:#}");
+        count.failed += 1;
+    }
     if let Err(left) = &left {
         println!("{left:#}");
         count.failed += 1;
@@ -99,8 +107,21 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds every test program.
-fn build_tests(root: &Path) -> anyhow::Result<Vec<Target>> {
+impl Target {
+    /// Runs it as cargo would, but without cargo: asked for one package at a time it builds anew what it built for all.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.executable);
+        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder).arg("--quiet");
+        command
+    }
+}
+
+/// Builds every test program, and the programs that end-to-end tests start themselves.
+///
+/// # Errors
+/// Cargo's.
+pub(crate) fn build(root: &Path) -> anyhow::Result<Vec<Target>> {
+    run(root, "cargo", &["build", "--workspace", "--bins", "--examples", "--locked"])?;
     let messages = output(
         root,
         "cargo",
@@ -138,7 +159,29 @@ fn package_name(id: &str) -> anyhow::Result<String> {
     Ok(name.to_owned())
 }
 
-fn list(root: &Path, targets: &[Target]) -> anyhow::Result<Vec<String>> {
+/// Runs one test, by its whole name, `package/target::test`.
+///
+/// # Errors
+/// It fails.
+pub(crate) fn run_one(targets: &[Target], test: &str) -> anyhow::Result<()> {
+    for target in targets {
+        if let Some(name) = test.strip_prefix(&format!("{}/{}::", target.package, target.name)) {
+            let mut command = target.command();
+            command.args(["--exact", name]);
+            let mut count = Count::default();
+            run_counted(command, test, &mut count)?;
+            anyhow::ensure!(count.passed == 1 && count.failed == 0, "it failed");
+            return Ok(());
+        }
+    }
+    bail!("no target has it")
+}
+
+/// The names of all tests of these programs.
+///
+/// # Errors
+/// One can't be run.
+pub(crate) fn list(root: &Path, targets: &[Target]) -> anyhow::Result<Vec<String>> {
     let mut tests = Vec::new();
     for target in targets {
         for line in output(root, &target.executable, &["--list", "--format", "terse"])?.lines() {
@@ -150,21 +193,20 @@ fn list(root: &Path, targets: &[Target]) -> anyhow::Result<Vec<String>> {
     Ok(tests)
 }
 
-/// Runs a test program as cargo would, but without cargo: asked for one package at a time it builds anew what it built for all.
+/// Runs a test program, without those of its tests that are in tier soak.
 fn run_target(
     target: &Target,
     filter: Option<&str>,
     soak: &[&str],
     count: &mut Count,
 ) -> anyhow::Result<bool> {
-    let mut command = Command::new(&target.executable);
-    command
-        .current_dir(&target.folder)
-        .env("CARGO_MANIFEST_DIR", &target.folder)
-        .args(["--quiet"])
-        .args(filter);
+    let mut command = target.command();
+    command.args(filter);
     if !soak.is_empty() {
-        command.arg("--exact");
+        // A filter is a part of a name, what is skipped a whole one.
+        if filter.is_none() {
+            command.arg("--exact");
+        }
         for test in soak {
             command.args(["--skip", test]);
         }

@@ -19,15 +19,33 @@ pub(crate) enum Tier {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Section {
+struct Ci {
     tests: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Soak {
+    tests: Vec<String>,
+    #[serde(flatten)]
+    age: Age,
+}
+
+/// When what was soaked has to be soaked again.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Age {
+    /// The folders that soaks are about.
+    #[serde(default)]
+    pub(crate) covers: Vec<String>,
+    /// For so many days they may differ from what was soaked.
+    #[serde(default)]
+    pub(crate) days: i64,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    ci: Section,
-    soak: Section,
+    ci: Ci,
+    soak: Soak,
 }
 
 /// The rules. A rule is `package`, `package/target` or `package/target::the_beginning_of_a_test`; the longest that fits a
@@ -35,6 +53,7 @@ struct File {
 #[derive(Debug)]
 pub(crate) struct Tiers {
     rules: BTreeMap<String, Tier>,
+    pub(crate) age: Age,
 }
 
 impl Tiers {
@@ -57,7 +76,7 @@ impl Tiers {
                 bail!("the rule `{rule}` stands there twice");
             }
         }
-        Ok(Self { rules })
+        Ok(Self { rules, age: file.soak.age })
     }
 
     /// Puts each test (`package/target::name`, or `package/target` where the target is one) in its tier.

@@ -73,7 +73,7 @@ pub(super) fn ask(runtime: &Path, request: &Request) -> Result<Reply, AskError> 
             Some(Reply::Refused(refused)) => {
                 return Err(AskError::Refused { code: refused.code, message: refused.message });
             }
-            Some(Reply::Welcome(_) | Reply::Notice(_)) => continue,
+            Some(Reply::Welcome(_) | Reply::Notice(_) | Reply::Waits(_)) => continue,
             Some(answer) => return Ok(answer),
             None => {}
         }

@@ -71,7 +71,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                 // Of another session, it is as unknown as one that never was.
                 let is_own =
                     self.actions.get(&end.action_id).is_some_and(|own| own.session == identity.session);
-                if is_own {
+                let interrupted = self.authority.state().interrupted(end.action_id);
+                if is_own || interrupted.is_some_and(|own| own.session == identity.session) {
                     self.end(connection, end);
                 } else if let Some(request) = end.request {
                     connection.send(&Reply::Ended(Ended { request, settled: false }));
@@ -171,7 +172,10 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                     self.shut(&step.effects);
                     return denied(request, denial);
                 }
-                Fact::ApprovalRequested { wish } => return self.pending(request, wish.approval_id),
+                Fact::ApprovalRequested { wish } => {
+                    self.tell_launcher(&wish);
+                    return self.pending(request, wish.approval_id);
+                }
                 Fact::ActionStarted { action_id: id, grants, max_seconds, .. } if id == action_id => {
                     started = Some((grants, max_seconds));
                 }
@@ -257,7 +261,10 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             let cause = format!("`{}` is no outcome that an application can report", outcome.as_str());
             return refuse(RefusalCode::Malformed, cause);
         }
-        let Some(InFlight { session, scope, .. }) = self.actions.get(&action_id).copied() else {
+        let in_flight = self.actions.get(&action_id).map(|action| (action.session, action.scope));
+        let interrupted =
+            || Some(self.authority.state().interrupted(action_id)?).map(|own| (own.session, own.scope));
+        let Some((session, scope)) = in_flight.or_else(interrupted) else {
             if let Some(request) = request {
                 connection.send(&Reply::Ended(Ended { request, settled: false }));
             }
@@ -266,9 +273,11 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         match self.step(Event::End { action_id, session, outcome, cost: cost_usd, outputs }) {
             Ok(step) => {
                 self.shut(&step.effects);
-                let settled = step.facts.iter().any(
-                    |fact| matches!(fact, Fact::ActionEnded { action_id: ended, .. } if *ended == action_id),
-                );
+                let settled = step.facts.iter().any(|fact| match fact {
+                    Fact::ActionEnded { action_id: ended, .. }
+                    | Fact::ActionCorrected { action_id: ended, .. } => *ended == action_id,
+                    _ => false,
+                });
                 if let Some(request) = request {
                     connection.send(&Reply::Ended(Ended { request, settled }));
                 }

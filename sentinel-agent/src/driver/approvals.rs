@@ -6,8 +6,8 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use sentinel_authority::Log;
-use sentinel_engine::{Approval, Closing, Event, Fact, Grant, Operator};
-use sentinel_proto::admin::{ApprovalStatus, Approve, Reject};
+use sentinel_engine::{Approval, Closing, Event, Fact, Grant, Operator, Wish};
+use sentinel_proto::admin::{self, ApprovalStatus, Approve, Reject};
 use sentinel_proto::app::{ApprovalAnswer, OfApproval, RefusalCode, Reply, RequestId};
 use sentinel_proto::{ApprovalId, Denial, Reason, SessionId};
 
@@ -126,6 +126,15 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         let mut all: Vec<&Approval> = self.authority.state().approvals().collect();
         all.sort_by_key(|approval| (approval.deadline, approval.wish.approval_id));
         all.into_iter().map(|approval| self.approval_status(approval)).collect()
+    }
+
+    /// Says at the session's terminal that an action waits.
+    pub(super) fn tell_launcher(&self, wish: &Wish) {
+        let launcher = self.sessions.get(&wish.session).and_then(|session| session.launcher.as_ref());
+        let known = self.authority.state().approval(wish.approval_id);
+        if let Some((launcher, approval)) = launcher.zip(known) {
+            launcher.send(&admin::Reply::Waits(Box::new(self.approval_status(approval))));
+        }
     }
 
     fn approval_status(&self, approval: &Approval) -> ApprovalStatus {

@@ -14,6 +14,7 @@
 #![cfg_attr(test, expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 mod fold;
+mod intervention;
 mod ledger;
 mod line;
 mod rebuild;
@@ -31,6 +32,7 @@ use sentinel_proto::{ApprovalId, SessionId};
 use uuid::Uuid;
 
 pub use fold::Fold;
+pub use intervention::{Intervention, intervention};
 pub use ledger::{AppendError, FileLedger, Ledger, OpenedLedger};
 pub use rebuild::LineError;
 pub use sentinel_ledger::{LedgerError, Limits, TornTail};

@@ -1,7 +1,7 @@
 //! From a fact to the body of its ledger line.
 //!
 //! The seed's eight keys come first on every line; `seq` and `hash` are added by the ledger. `cost_usd` is what was charged, so that their sum
-//! is what was spent: 0 where nothing ran.
+//! is what was spent: 0 where nothing ran. It is below zero on a correction alone, where less was spent than had been charged.
 
 use chrono::NaiveDate;
 use sentinel_engine::{Closing, Fact, Now, State};
@@ -22,7 +22,7 @@ struct Line<'fact> {
     id: Uuid,
     timestamp: String,
     action: &'fact str,
-    cost_usd: Money,
+    cost_usd: f64,
     duration_ms: f64,
     outcome: Outcome,
     tags: &'fact [Tag],
@@ -54,6 +54,10 @@ struct Line<'fact> {
     declared_usd: Option<Money>,
     #[serde(skip_serializing_if = "Option::is_none")]
     overrun_usd: Option<Money>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    charged_usd: Option<Money>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<Outcome>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'fact Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,7 +159,7 @@ pub(crate) fn body(
         id,
         timestamp: timestamp::written(at.wall_micros),
         action: "",
-        cost_usd: Money::ZERO,
+        cost_usd: 0.0,
         duration_ms: 0.0,
         outcome: Outcome::Recorded,
         tags: &[],
@@ -175,6 +179,8 @@ pub(crate) fn body(
         operator: None,
         declared_usd: None,
         overrun_usd: None,
+        charged_usd: None,
+        ended: None,
         reason: None,
         rule: None,
         operation: None,
@@ -240,10 +246,19 @@ pub(crate) fn body(
         } => {
             (line.kind, line.outcome) = ("action", *outcome);
             (line.action, line.tags, line.run) = (action.as_str(), tags, Some(*run));
-            line.cost_usd = *charged;
+            line.cost_usd = charged.dollars();
             line.duration_ms = duration.as_micros() as f64 / 1_000.0;
             line.scope = Some(scope.0);
             line.grants = Some(grants.0);
+            line.overrun_usd = Some(*overrun);
+        }
+        Fact::ActionCorrected { run, action, tags, outcome, before, charged, overrun, duration, .. } => {
+            (line.kind, line.outcome, line.ended) = ("action", Outcome::Corrected, Some(*outcome));
+            (line.action, line.tags, line.run) = (action.as_str(), tags, Some(*run));
+            line.cost_usd = difference(*charged, *before);
+            line.duration_ms = duration.as_micros() as f64 / 1_000.0;
+            line.reserved_usd = Some(*before);
+            line.charged_usd = Some(*charged);
             line.overrun_usd = Some(*overrun);
         }
         Fact::ActionWarned { run, action, cost, denial: Denial { reason, rule }, pid, .. } => {
@@ -323,6 +338,11 @@ pub(crate) fn body(
     Ok((id, body))
 }
 
+/// In dollars, exact to the nano-dollar as amounts are.
+fn difference(now: Money, before: Money) -> f64 {
+    if now >= before { now.saturating_sub(before).dollars() } else { -before.saturating_sub(now).dollars() }
+}
+
 /// An action's lines share its id, and so do an approval's; every other line has one of its own.
 fn id(fact: &Fact) -> Uuid {
     match fact {
@@ -331,7 +351,8 @@ fn id(fact: &Fact) -> Uuid {
         Fact::ActionStarted { action_id, .. }
         | Fact::ActionWarned { action_id, .. }
         | Fact::ActionDenied { action_id, .. }
-        | Fact::ActionEnded { action_id, .. } => action_id.0,
+        | Fact::ActionEnded { action_id, .. }
+        | Fact::ActionCorrected { action_id, .. } => action_id.0,
         Fact::AgentStarted { .. }
         | Fact::AgentStopped
         | Fact::SessionStarted { .. }
@@ -359,6 +380,7 @@ pub(crate) fn session_of(fact: &Fact) -> Option<u32> {
         | Fact::ActionWarned { session, .. }
         | Fact::ActionDenied { session, .. }
         | Fact::ActionEnded { session, .. }
+        | Fact::ActionCorrected { session, .. }
         | Fact::ActionRegranted { session, .. }
         | Fact::ApprovalGiven { session, .. }
         | Fact::ApprovalClosed { session, .. }
@@ -404,7 +426,7 @@ fn outputs(fact: &Fact) -> Result<Payload, serde_json::Error> {
         Fact::PolicyChanged { policy, policy_sha256, generation, .. } => {
             Payload::of(&PolicyChanged { policy, policy_sha256, generation: *generation })
         }
-        Fact::ActionEnded { outputs, .. } => Ok(outputs.clone()),
+        Fact::ActionEnded { outputs, .. } | Fact::ActionCorrected { outputs, .. } => Ok(outputs.clone()),
         Fact::AgentStopped
         | Fact::RunReset { .. }
         | Fact::ActionStarted { .. }

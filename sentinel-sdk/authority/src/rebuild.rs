@@ -42,7 +42,7 @@ struct Line {
     id: Uuid,
     timestamp: String,
     action: String,
-    cost_usd: Money,
+    cost_usd: f64,
     duration_ms: f64,
     outcome: Outcome,
     tags: Vec<Tag>,
@@ -60,6 +60,8 @@ struct Line {
     operator: Option<u32>,
     declared_usd: Option<Money>,
     overrun_usd: Option<Money>,
+    charged_usd: Option<Money>,
+    ended: Option<Outcome>,
     reason: Option<Reason>,
     rule: Option<RulePlace>,
     operation: Option<String>,
@@ -273,6 +275,19 @@ fn action(line: Line) -> Result<Fact, LineError> {
             denial: Denial { reason: needed(line.reason, "reason")?, rule: line.rule },
             pid: needed(line.pid, "pid")?,
         },
+        Outcome::Corrected => Fact::ActionCorrected {
+            action_id,
+            session,
+            run,
+            action,
+            tags,
+            outcome: needed(line.ended.filter(|ended| ended.is_reportable()), "ended")?,
+            before: needed(line.reserved_usd, "reserved_usd")?,
+            charged: needed(line.charged_usd, "charged_usd")?,
+            overrun: needed(line.overrun_usd, "overrun_usd")?,
+            duration: micros(line.duration_ms)?,
+            outputs: line.payload.outputs,
+        },
         Outcome::Recorded | Outcome::Pending | Outcome::Approved | Outcome::Rejected => {
             return Err(LineError::Value("outcome"));
         }
@@ -292,7 +307,7 @@ fn action(line: Line) -> Result<Fact, LineError> {
             action,
             tags,
             outcome: line.outcome,
-            charged: line.cost_usd,
+            charged: Money::from_dollars(line.cost_usd).map_err(|_not_one| LineError::Value("cost_usd"))?,
             overrun: needed(line.overrun_usd, "overrun_usd")?,
             duration: micros(line.duration_ms)?,
             outputs: line.payload.outputs,
@@ -347,6 +362,7 @@ fn approval(line: Line) -> Result<Fact, LineError> {
         | Outcome::Panicked
         | Outcome::Abandoned
         | Outcome::Interrupted
+        | Outcome::Corrected
         | Outcome::Aborted
         | Outcome::Blocked
         | Outcome::Warned

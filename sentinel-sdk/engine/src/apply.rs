@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::NaiveDate;
-use sentinel_proto::{ApprovalId, Money, Outcome};
+use sentinel_proto::{ActionId, ApprovalId, Money, Outcome};
 
 use crate::budget::Total;
 use crate::state::{ActionTotal, InFlight, Session};
-use crate::{Approval, Fact, Now, Permit, State};
+use crate::{Approval, Fact, MAX_IN_FLIGHT, Now, Permit, State};
 
 /// A day's total is kept until so many days have one: a reservation of yesterday is settled there.
 const DAYS_KEPT: usize = 2;
@@ -38,8 +38,8 @@ impl State {
     /// Folds one fact, which happened at that time.
     pub fn apply(&mut self, fact: &Fact, at: Now) {
         match fact {
-            Fact::AgentStarted { .. }
-            | Fact::AgentStopped
+            Fact::AgentStarted { .. } => self.interrupted.retain(|_, action| at.elapsed < action.deadline),
+            Fact::AgentStopped
             | Fact::RecordsDropped { .. }
             | Fact::KillOrdered { .. }
             | Fact::PoliciesReloaded { .. }
@@ -65,6 +65,7 @@ impl State {
                 entry.uid = *uid;
             }
             Fact::SessionEnded { session, .. } => {
+                self.interrupted.retain(|_, action| action.session != *session);
                 let Some(entry) = self.sessions.get_mut(session) else { return };
                 entry.alive = false;
                 entry.paused = false;
@@ -83,6 +84,7 @@ impl State {
                 entry.counters.denied = entry.counters.denied.saturating_add(1);
             }
             Fact::ActionEnded { .. } => self.end(fact, at),
+            Fact::ActionCorrected { action_id, charged, .. } => self.correct(*action_id, *charged),
             Fact::ActionRegranted { action_id, grants, .. } => {
                 let Some(action) = self.actions.get_mut(action_id) else { return };
                 action.grants = *grants;
@@ -208,6 +210,33 @@ impl State {
         }
         if let Some(id) = ended.approval {
             self.end_approved(id, *outcome, ended.reserved, at);
+        }
+        if *outcome == Outcome::Interrupted {
+            self.keep_interrupted(*action_id, ended);
+        }
+    }
+
+    /// Keeps what its application may still correct: of one session no more than can be in flight.
+    fn keep_interrupted(&mut self, action_id: ActionId, action: InFlight) {
+        let known = self.interrupted.values().filter(|other| other.session == action.session).count();
+        if u64::try_from(known).is_ok_and(|known| known < MAX_IN_FLIGHT) {
+            self.interrupted.insert(action_id, action);
+        }
+    }
+
+    fn correct(&mut self, action_id: ActionId, charged: Money) {
+        let Some(action) = self.interrupted.remove(&action_id) else { return };
+        let Some(entry) = self.sessions.get_mut(&action.session) else { return };
+        entry.session_total.correct(action.reserved, charged);
+        if entry.run == action.run {
+            entry.run_total.correct(action.reserved, charged);
+        }
+        if let Some(day) = action.day {
+            let correct = |total: &mut Total| total.correct(action.reserved, charged);
+            change_day(&mut self.days, &entry.policy, day, correct);
+        }
+        if let Some(of_action) = entry.actions.get_mut(&action.action) {
+            of_action.total.correct(action.reserved, charged);
         }
     }
 

@@ -28,6 +28,11 @@ impl Total {
         self.reserved = self.reserved.saturating_add(cost);
     }
 
+    /// Puts another charge in the place of one.
+    pub(crate) fn correct(&mut self, before: Money, charged: Money) {
+        self.spent = self.spent.saturating_sub(before).saturating_add(charged);
+    }
+
     /// Turns a reservation into a charge.
     pub(crate) fn settle(&mut self, reserved: Money, charged: Money) {
         self.reserved = self.reserved.saturating_sub(reserved);

@@ -98,7 +98,17 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
                 let charged = charge(policy, action, *outcome, *cost);
                 vec![end(*action_id, action, *outcome, charged, outputs.clone(), now)]
             }
-            Some(_) | None => Vec::new(),
+            Some(_) => Vec::new(),
+            None => state
+                .interrupted(*action_id)
+                .filter(|action| action.session == *session && outcome.is_reportable())
+                .filter(|action| now.elapsed < action.deadline)
+                .map(|action| {
+                    let charged = charge(policy, action, *outcome, *cost);
+                    correct(*action_id, action, *outcome, charged, outputs.clone(), now)
+                })
+                .into_iter()
+                .collect(),
         },
         Event::Abort { action_id, cause } => match state.in_flight(*action_id) {
             Some(action) => {
@@ -314,6 +324,29 @@ fn end(
         action: action.action.clone(),
         tags: action.tags.clone(),
         outcome,
+        charged,
+        overrun: charged.saturating_sub(action.reserved),
+        duration: whole_micros(now.elapsed.saturating_sub(action.started)),
+        outputs,
+    }
+}
+
+fn correct(
+    action_id: ActionId,
+    action: &InFlight,
+    outcome: Outcome,
+    charged: Money,
+    outputs: Payload,
+    now: Now,
+) -> Fact {
+    Fact::ActionCorrected {
+        action_id,
+        session: action.session,
+        run: action.run,
+        action: action.action.clone(),
+        tags: action.tags.clone(),
+        outcome,
+        before: action.reserved,
         charged,
         overrun: charged.saturating_sub(action.reserved),
         duration: whole_micros(now.elapsed.saturating_sub(action.started)),

@@ -37,7 +37,9 @@ pub fn effects(
             Fact::ActionRegranted { session, scope, .. } => {
                 scopes.insert((*session, *scope));
             }
-            Fact::SessionStarted { session, .. } | Fact::RunReset { session, .. } => {
+            Fact::SessionStarted { session, .. }
+            | Fact::RunReset { session, .. }
+            | Fact::ActionCorrected { session, .. } => {
                 spenders.insert(*session);
             }
             Fact::PolicyChanged { session, .. } => {

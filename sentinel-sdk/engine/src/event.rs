@@ -56,7 +56,8 @@ pub enum Event {
     },
     /// An application asks for an action to start.
     Begin(Box<ActionRequest>),
-    /// An application says that its action has ended. Of an unknown, ended or foreign action: no facts.
+    /// An application says that its action has ended. Of an unknown, ended or foreign action: no facts. Of one that was interrupted it corrects
+    /// outcome and cost, once, until that action would have expired.
     End {
         /// Which.
         action_id: ActionId,

@@ -147,6 +147,31 @@ pub enum Fact {
         /// What came out; for an abort the cause.
         outputs: Payload,
     },
+    /// An application has said how an action ended that had been interrupted: what it cost takes the place of what it was charged.
+    ActionCorrected {
+        /// Which.
+        action_id: ActionId,
+        /// In which session.
+        session: SessionId,
+        /// In which run it had started.
+        run: u64,
+        /// Its name.
+        action: ActionName,
+        /// Its tags.
+        tags: Vec<Tag>,
+        /// How it ended.
+        outcome: Outcome,
+        /// What it was charged when it was interrupted.
+        before: Money,
+        /// What is charged now.
+        charged: Money,
+        /// How much of that exceeds the reservation.
+        overrun: Money,
+        /// How long it ran.
+        duration: Duration,
+        /// What came out.
+        outputs: Payload,
+    },
     /// An action in flight opens other doors than before: its session's policy has changed.
     ActionRegranted {
         /// Which.

@@ -17,6 +17,9 @@ pub struct State {
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) names: BTreeMap<SessionName, SessionId>,
     pub(crate) actions: BTreeMap<ActionId, InFlight>,
+    /// Actions that were interrupted, and charged in full, while their session lives on: their application may still say how they ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) interrupted: BTreeMap<ActionId, InFlight>,
     pub(crate) approvals: BTreeMap<ApprovalId, Approval>,
     /// What the sessions of each policy have spent on the last two days on which they did.
     pub(crate) days: BTreeMap<String, BTreeMap<NaiveDate, Total>>,
@@ -137,6 +140,12 @@ impl State {
     #[must_use]
     pub fn session_of(&self, action_id: ActionId) -> Option<SessionId> {
         self.actions.get(&action_id).map(|action| action.session)
+    }
+
+    /// An action that was interrupted and whose end can still be told; none where it is unknown, too old or has been told.
+    #[must_use]
+    pub fn interrupted(&self, action_id: ActionId) -> Option<&InFlight> {
+        self.interrupted.get(&action_id)
     }
 
     /// All actions in flight in a scope.
@@ -282,7 +291,7 @@ impl State {
                 action.starts.rebase(moved);
             }
         }
-        for action in self.actions.values_mut() {
+        for action in self.actions.values_mut().chain(self.interrupted.values_mut()) {
             for moment in [&mut action.started, &mut action.slot, &mut action.deadline] {
                 *moment = moved(*moment);
             }

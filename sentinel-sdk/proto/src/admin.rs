@@ -123,6 +123,8 @@ pub enum Reply {
     SessionStarted(Box<SessionStarted>),
     /// A new kind of denial in the session of this connection; sent without being asked for.
     Notice(Box<Notice>),
+    /// An action of the session of this connection waits for a human; sent without being asked for.
+    Waits(Box<ApprovalStatus>),
     /// The answer to [`Request::Status`].
     Status(Box<Status>),
     /// The answer to [`Request::Approvals`], oldest first.

@@ -24,6 +24,7 @@ mod money;
 mod name;
 mod outcome;
 mod payload;
+mod remediation;
 
 pub use decision::{BudgetScope, Decision, Denial, Reason, RulePlace};
 pub use frame::{FrameError, FrameReader, MAX_FRAME_BYTES, encode_frame};
@@ -31,6 +32,7 @@ pub use money::{Money, MoneyError};
 pub use name::{ActionName, NameError, RiskLevel, SessionName, Tag};
 pub use outcome::Outcome;
 pub use payload::{MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, Payload};
+pub use remediation::Remediation;
 
 /// The protocol's version: the first message of a connection names it, and an unequal one is refused.
 pub const VERSION: u32 = 1;

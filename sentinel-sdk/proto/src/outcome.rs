@@ -22,6 +22,8 @@ pub enum Outcome {
     Abandoned,
     /// The agent died meanwhile; charged in full.
     Interrupted,
+    /// After [`Outcome::Interrupted`]: its application has said how it ended after all.
+    Corrected,
     /// It was let start but its doors could not be opened; refunded, its body never ran.
     Aborted,
     /// It was not let start.
@@ -57,6 +59,7 @@ impl Outcome {
             Self::Expired => "expired",
             Self::Abandoned => "abandoned",
             Self::Interrupted => "interrupted",
+            Self::Corrected => "corrected",
             Self::Aborted => "aborted",
             Self::Blocked => "blocked",
             Self::Warned => "warned",

@@ -329,6 +329,7 @@ fn the_agents_replies_to_an_operator() {
     );
     let notice = Notice { process: "curl".to_owned(), pid: 42, denial: kernel_denial() };
     check("admin-reply-notice", &admin::Reply::Notice(Box::new(notice)));
+    check("admin-reply-waits", &admin::Reply::Waits(Box::new(approval())));
     let session = SessionStatus {
         session: SessionId(3),
         name: "daily".to_owned(),
@@ -359,7 +360,16 @@ fn the_agents_replies_to_an_operator() {
             sessions: vec![session],
         })),
     );
-    let approval = ApprovalStatus {
+    let approvals = ApprovalList { request: 3, approvals: vec![approval()] };
+    check("admin-reply-approvals", &admin::Reply::Approvals(approvals));
+    let message = "session `daily` is paused: its processes are frozen, its doors shut".to_owned();
+    check("admin-reply-done", &admin::Reply::Done(Done { request: 6, message }));
+    let [(_, refused), ..] = refusals();
+    check("admin-reply-refused", &admin::Reply::Refused(refused));
+}
+
+fn approval() -> ApprovalStatus {
+    ApprovalStatus {
         approval: approval_id(),
         session: SessionId(3),
         session_name: "daily".to_owned(),
@@ -374,13 +384,7 @@ fn the_agents_replies_to_an_operator() {
         digest: "ab".repeat(32),
         expires_in_seconds: 299,
         uses_left: None,
-    };
-    let approvals = ApprovalList { request: 3, approvals: vec![approval] };
-    check("admin-reply-approvals", &admin::Reply::Approvals(approvals));
-    let message = "session `daily` is paused: its processes are frozen, its doors shut".to_owned();
-    check("admin-reply-done", &admin::Reply::Done(Done { request: 6, message }));
-    let [(_, refused), ..] = refusals();
-    check("admin-reply-refused", &admin::Reply::Refused(refused));
+    }
 }
 
 #[test]

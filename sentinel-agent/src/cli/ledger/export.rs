@@ -8,6 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use sentinel_authority::intervention;
+
 use super::filter::{Filter, Seen};
 use super::query::{concluded, verbatim};
 use super::{LedgerCommandError, csv};
@@ -18,7 +20,8 @@ use crate::cli::terminal::visible;
 pub struct ExportArguments {
     /// The ledger; without it the shared agent's, else the private one that was written last
     pub(super) file: Option<PathBuf>,
-    /// JSON Lines as they are written there, or CSV for a spreadsheet
+    /// JSON Lines as they are written there, CSV for a spreadsheet, or what was blocked, asked for or warned about with the keys of the seed's
+    /// `interventions.jsonl`
     #[arg(long)]
     format: Format,
     #[command(flatten)]
@@ -33,6 +36,7 @@ pub struct ExportArguments {
 enum Format {
     Jsonl,
     Csv,
+    Interventions,
 }
 
 pub(super) fn export(path: &Path, arguments: &ExportArguments) -> Result<ExitCode, LedgerCommandError> {
@@ -73,6 +77,18 @@ fn write(
                     out.write_all(row.as_bytes())
                 }
             })?
+        }
+        Format::Interventions => {
+            let mut told: u64 = 0;
+            let seen = arguments.filter.each(path, |line| {
+                let Some(intervention) = intervention(line.text).map_err(io::Error::other)? else {
+                    return Ok(());
+                };
+                told = told.saturating_add(1);
+                let text = serde_json::to_string(&intervention)?;
+                if on_terminal { writeln!(out, "{}", visible(&text)) } else { writeln!(out, "{text}") }
+            })?;
+            Seen { matching: told, ..seen }
         }
     };
     out.flush()?;

@@ -6,12 +6,16 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use sentinel_proto::admin::Notice;
+use sentinel_proto::admin::{ApprovalStatus, Notice};
 
+use crate::cli::private_agent::RUNTIME;
 use crate::cli::terminal::visible;
 
 /// Where a shared agent keeps its ledger, and `sentinel why` looks by itself.
 const DEFAULT_LEDGER: &str = "/var/lib/agent-sentinel/ledger.jsonl";
+
+/// As many characters of an id tell it from others.
+const ID_SHOWN: usize = 8;
 
 /// Says a sentence.
 pub(super) fn say(text: &str) {
@@ -23,9 +27,31 @@ pub(super) fn tell_notice(notice: &Notice, ledger: &Path) {
     tell(&rendered(notice, ledger));
 }
 
+/// Tells that an action waits for a human, and how to answer.
+pub(super) fn tell_waits(approval: &ApprovalStatus, runtime: &Path) {
+    tell(&question(approval, runtime));
+}
+
 /// In one piece, so that no output of the command comes between its lines. Nothing depends on its being read.
 fn tell(text: &str) {
     let _closed = io::stderr().write_all(text.as_bytes());
+}
+
+fn question(approval: &ApprovalStatus, runtime: &Path) -> String {
+    let ApprovalStatus { approval: id, action, cost_usd, rule, expires_in_seconds, .. } = approval;
+    let id: String = id.to_string().chars().take(ID_SHOWN).collect();
+    let agent = if runtime == Path::new(RUNTIME) {
+        String::new()
+    } else {
+        format!(" --runtime {}", visible(&runtime.display().to_string()))
+    };
+    format!(
+        "sentinel: waiting: `{}` ({cost_usd} USD) needs a human's word within {expires_in_seconds} s: `{}`, line {} of the policy\n\
+         sentinel:   sentinel approvals show {id}{agent}, then `approve` or `deny`\n",
+        visible(action.as_str()),
+        visible(&rule.rule),
+        rule.line,
+    )
 }
 
 fn rendered(notice: &Notice, ledger: &Path) -> String {

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::failure::Failure;
-use super::notice::{say, tell_notice};
+use super::notice::{say, tell_notice, tell_waits};
 use super::operator::Operator;
 use crate::session::cgroup::{CgroupError, SessionCgroup};
 use crate::session::launch::{LAUNCH_FAILED, RunningCommand};
@@ -247,6 +247,10 @@ impl<'run> Agent<'run> {
                     if self.told.len() < MOST_NOTICES && self.told.insert(kind) {
                         tell_notice(&notice, self.ledger);
                     }
+                    return true;
+                }
+                Ok(Some(Reply::Waits(approval))) => {
+                    tell_waits(&approval, &self.runtime);
                     return true;
                 }
                 Ok(Some(_not_for_us)) => return true,

@@ -19,18 +19,26 @@ struct OfSession {
     kernel_denials: u64,
 }
 
+fn money(line: &Value, key: &str) -> Money {
+    let dollars = line.get(key).and_then(Value::as_f64);
+    dollars.and_then(|dollars| Money::from_dollars(dollars).ok()).unwrap_or_default()
+}
+
 impl Counters {
     pub(super) fn count(&mut self, line: &Value) {
         let Some(id) = line.get("session_id").and_then(Value::as_u64) else { return };
         let session = self.0.entry(id).or_default();
         match (string(line, "kind"), string(line, "outcome")) {
-            ("action", "started") => {}
+            ("action", "started" | "warned") => {}
             ("action", "blocked") => session.denied = session.denied.saturating_add(1),
+            ("action", "corrected") => {
+                let before = money(line, "reserved_usd");
+                session.spent =
+                    session.spent.saturating_sub(before).saturating_add(money(line, "charged_usd"));
+            }
             ("action", _) => {
                 session.allowed = session.allowed.saturating_add(1);
-                let cost = line.get("cost_usd").and_then(Value::as_f64);
-                let cost = cost.and_then(|cost| Money::from_dollars(cost).ok()).unwrap_or_default();
-                session.spent = session.spent.saturating_add(cost);
+                session.spent = session.spent.saturating_add(money(line, "cost_usd"));
             }
             ("kernel", _) => {
                 let count = line.get("count").and_then(Value::as_u64).unwrap_or(1);

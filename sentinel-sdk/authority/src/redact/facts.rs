@@ -9,7 +9,7 @@ use super::{payload, text};
 pub(crate) fn fact(fact: &mut Fact) {
     match fact {
         Fact::ActionStarted { inputs, .. } | Fact::ActionDenied { inputs, .. } => clean(inputs),
-        Fact::ActionEnded { outputs, .. } => clean(outputs),
+        Fact::ActionEnded { outputs, .. } | Fact::ActionCorrected { outputs, .. } => clean(outputs),
         Fact::ApprovalRequested { wish } => clean(&mut wish.inputs),
         Fact::ApprovalGiven { note, .. } => clean_note(note),
         Fact::ApprovalClosed { closing: Closing::Rejected { note, .. }, .. } => clean_note(note),

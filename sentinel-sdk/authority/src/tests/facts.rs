@@ -22,6 +22,7 @@ pub(super) fn fact() -> impl Strategy<Value = Fact> {
         4 => action_started(),
         4 => action_denied(),
         4 => action_ended(),
+        2 => action_corrected(),
         2 => action_warned(),
         2 => approval(),
         2 => order(),
@@ -295,6 +296,29 @@ fn action_denied() -> impl Strategy<Value = Fact> {
             denial,
             inputs,
             pid,
+        },
+    )
+}
+
+fn action_corrected() -> impl Strategy<Value = Fact> {
+    let outcome =
+        prop::sample::select(vec![Outcome::Success, Outcome::Error, Outcome::Panicked, Outcome::Cancelled]);
+    let of = (action_id(), session(), any::<u64>(), action_name(), tags());
+    (of, outcome, (money(), money(), money()), 0..4_000_000_000_000_000_u64, payload()).prop_map(
+        |((action_id, session, run, action, tags), outcome, (before, charged, overrun), micros, outputs)| {
+            Fact::ActionCorrected {
+                action_id,
+                session,
+                run,
+                action,
+                tags,
+                outcome,
+                before,
+                charged,
+                overrun,
+                duration: Duration::from_micros(micros),
+                outputs,
+            }
         },
     )
 }

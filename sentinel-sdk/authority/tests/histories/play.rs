@@ -60,7 +60,7 @@ pub(crate) enum Move {
     Restart { session: usize },
     Tick,
     Denial { session: usize },
-    AgentRestart,
+    AgentRestart { adopts: bool },
     Approve { which: prop::sample::Index, uses: u64, cents: Option<u64> },
     Reject { which: prop::sample::Index },
     Pause { session: usize, resume: bool },
@@ -79,7 +79,7 @@ pub(crate) fn moves() -> impl Strategy<Value = Vec<(Move, u64)>> {
         1 => (0..2_usize).prop_map(|session| Move::Restart { session }),
         2 => Just(Move::Tick),
         1 => (0..2_usize).prop_map(|session| Move::Denial { session }),
-        1 => Just(Move::AgentRestart),
+        1 => any::<bool>().prop_map(|adopts| Move::AgentRestart { adopts }),
         4 => (any::<prop::sample::Index>(), 0..4_u64, prop::option::of(0..90_u64))
             .prop_map(|(which, uses, cents)| Move::Approve { which, uses, cents }),
         1 => any::<prop::sample::Index>().prop_map(|which| Move::Reject { which }),
@@ -196,11 +196,12 @@ impl<L: Log> Play<L> {
                 }),
                 count: 3,
             }),
-            Move::AgentRestart => {
+            Move::AgentRestart { adopts } => {
+                let adopted = if *adopts { SESSIONS.map(SessionId).to_vec() } else { Vec::new() };
                 self.step(Event::AgentStarted {
                     version: "0.1.0".to_owned(),
                     tier: "kill".to_owned(),
-                    adopted: Vec::new(),
+                    adopted,
                 });
                 for session in SESSIONS {
                     self.start(session);
@@ -264,7 +265,9 @@ impl<L: Log> Play<L> {
             return;
         };
         for fact in &step.facts {
-            if let Fact::ActionEnded { session, overrun, .. } = fact {
+            if let Fact::ActionEnded { session, overrun, .. }
+            | Fact::ActionCorrected { session, overrun, .. } = fact
+            {
                 let sum = self.overruns.entry(*session).or_default();
                 *sum = sum.saturating_add(*overrun);
             }

@@ -13,6 +13,7 @@ fn outcomes(facts: &[Fact]) -> Vec<Outcome> {
         Fact::ActionEnded { outcome, .. } => Some(*outcome),
         Fact::AgentStarted { .. }
         | Fact::ActionWarned { .. }
+        | Fact::ActionCorrected { .. }
         | Fact::ActionRegranted { .. }
         | Fact::ApprovalRequested { .. }
         | Fact::ApprovalGiven { .. }
@@ -138,6 +139,67 @@ fn an_agent_that_starts_again_interrupts_what_was_in_flight_and_ends_the_session
     assert!(matches!(&facts[2], Fact::SessionEnded { session: SESSION, .. }));
     assert!(!world.state.is_alive(SESSION));
     assert_eq!(world.end(action_id, Outcome::Success, Some("0")), []);
+}
+
+/// A world in which an agent died while an action was in flight, and its next has taken the session over.
+fn interrupted(rules: &Rules, cost: &str) -> (World, ActionId) {
+    let mut world = World::new(rules);
+    let action_id = world.begin("act", cost).unwrap();
+    world.wait(seconds(5));
+    let adopted = vec![SESSION];
+    let started = Event::AgentStarted { version: "0.1.0".to_owned(), tier: "kill".to_owned(), adopted };
+    assert_eq!(outcomes(&world.step(started)), [Outcome::Interrupted]);
+    (world, action_id)
+}
+
+#[test]
+fn a_late_end_of_an_interrupted_action_corrects_its_cost_and_outcome_once() {
+    let (mut world, action_id) = interrupted(&Rules::none().day_budget("5", "UTC"), "0.5");
+    assert_eq!(world.spent().0, "0.5", "charged in full");
+    let facts = world.end(action_id, Outcome::Success, Some("0.125"));
+    let [Fact::ActionCorrected { before, charged, overrun, duration, outcome, .. }] = &facts[..] else {
+        panic!("not one correction but {facts:?}")
+    };
+    assert_eq!([before.to_string(), charged.to_string(), overrun.to_string()], ["0.5", "0.125", "0"]);
+    assert_eq!((*duration, *outcome), (seconds(5), Outcome::Success));
+    assert_eq!(world.spent(), ("0.125".to_owned(), "0.125".to_owned()));
+    assert_eq!(world.end(action_id, Outcome::Success, Some("0")), [], "a second time it is unknown");
+}
+
+#[test]
+fn a_correction_is_held_to_the_policys_floor_and_a_failure_to_its_reservation() {
+    let (mut world, action_id) = interrupted(&Rules::none().floor("act", "0.25"), "0.5");
+    world.end(action_id, Outcome::Success, Some("0"));
+    assert_eq!(world.spent().0, "0.25");
+    let (mut world, action_id) = interrupted(&Rules::none(), "0.5");
+    world.end(action_id, Outcome::Error, Some("0"));
+    assert_eq!(world.spent().0, "0.5");
+    let (mut world, action_id) = interrupted(&Rules::none(), "0.5");
+    world.end(action_id, Outcome::Success, Some("0.75"));
+    assert_eq!(world.spent().0, "0.75", "more than was reserved is charged, as an overrun");
+}
+
+#[test]
+fn a_correction_of_another_session_or_after_the_actions_time_or_its_sessions_end_is_none() {
+    let rules = Rules::none().max_seconds("act", 20);
+    let (mut world, action_id) = interrupted(&rules, "0.5");
+    world.start_session(SessionId(2), None, &Rules::none());
+    let foreign = Event::End {
+        action_id,
+        session: SessionId(2),
+        outcome: Outcome::Success,
+        cost: None,
+        outputs: Payload::null(),
+    };
+    assert_eq!(world.step(foreign), []);
+    let mut late = world.clone();
+    late.wait(seconds(15));
+    assert_eq!(late.end(action_id, Outcome::Success, Some("0")), []);
+    let mut over = world.clone();
+    over.end_session(SESSION);
+    over.start_session(SESSION, None, &Rules::none());
+    assert_eq!(over.end(action_id, Outcome::Success, Some("0")), []);
+    assert_eq!(world.end(action_id, Outcome::Success, Some("0")).len(), 1, "its own in time is one");
 }
 
 #[test]

@@ -17,6 +17,8 @@ struct Books {
     run: BTreeMap<(SessionId, u64), Money>,
     action: BTreeMap<(SessionId, ActionName), Money>,
     overruns: BTreeMap<SessionId, Money>,
+    /// What was interrupted: on which day it counts.
+    interrupted: BTreeMap<ActionId, Option<String>>,
     day: BTreeMap<ActionId, String>,
     /// What was reserved for a day, or charged more or less than that by the same day's actions.
     days: BTreeMap<String, (Money, Money)>,
@@ -38,7 +40,11 @@ impl Books {
                     self.started.remove(action_id).expect("what ends has started, and ends once");
                 assert_eq!(*overrun, charged.saturating_sub(reserved));
                 assert!(*outcome != Outcome::Aborted || *charged == Money::ZERO);
-                if let Some(day) = self.day.remove(action_id) {
+                let day = self.day.remove(action_id);
+                if *outcome == Outcome::Interrupted {
+                    self.interrupted.insert(*action_id, day.clone());
+                }
+                if let Some(day) = day {
                     let (total, overruns) = self.days.entry(day).or_default();
                     *total = total.saturating_sub(reserved).saturating_add(*charged);
                     add(overruns, *overrun);
@@ -46,6 +52,23 @@ impl Books {
                 add(self.session.entry(*session).or_default(), *charged);
                 add(self.run.entry((*session, *run)).or_default(), *charged);
                 add(self.action.entry((*session, action.clone())).or_default(), *charged);
+                add(self.overruns.entry(*session).or_default(), *overrun);
+            }
+            Fact::ActionCorrected { action_id, session, run, action, before, charged, overrun, .. } => {
+                let day = self.interrupted.remove(action_id).expect("what is corrected was interrupted");
+                assert_eq!(*overrun, charged.saturating_sub(*before));
+                let correct = |total: &mut Money| {
+                    assert!(*total >= *before);
+                    *total = total.saturating_sub(*before).saturating_add(*charged);
+                };
+                if let Some(day) = day {
+                    let (total, overruns) = self.days.entry(day).or_default();
+                    correct(total);
+                    add(overruns, *overrun);
+                }
+                correct(self.session.entry(*session).or_default());
+                correct(self.run.entry((*session, *run)).or_default());
+                correct(self.action.entry((*session, action.clone())).or_default());
                 add(self.overruns.entry(*session).or_default(), *overrun);
             }
             // A session without a name leaves nothing behind.

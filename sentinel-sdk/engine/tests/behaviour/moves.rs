@@ -195,7 +195,9 @@ impl Player {
             }
             Move::End { which, outcome, cents: amount } => {
                 let action_id = self.pick(which);
-                let session = self.world.state.session_of(action_id).unwrap_or(SESSIONS[0]);
+                let state = &self.world.state;
+                let interrupted = || state.interrupted(action_id).map(|action| action.session);
+                let session = state.session_of(action_id).or_else(interrupted).unwrap_or(SESSIONS[0]);
                 let (outcome, cost) = (OUTCOMES[*outcome], amount.map(cents));
                 self.world.step(Event::End { action_id, session, outcome, cost, outputs: Payload::null() });
             }

@@ -1,0 +1,148 @@
+//! `cargo xtask soak`: the tests that take hours, and the record of when they last passed.
+//!
+//! Invariant: a record names the commit whose tree ran, so nothing is recorded of a tree with changes. `cargo xtask test` fails on a soak that
+//! was never recorded, and on one whose subject has been different for longer than `days` since.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::command::output;
+use crate::leftovers::Snapshot;
+use crate::reaper::Reaper;
+use crate::tiers::{Age, Tier, Tiers};
+use crate::{build_ebpf, fuzz, setup, test};
+
+const RECORDS: &str = "tests/soak.toml";
+const SECONDS_A_DAY: i64 = 24 * 60 * 60;
+
+/// When a test last passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    /// What ran, in full.
+    commit: String,
+    /// What it said of itself.
+    figures: String,
+}
+
+/// Runs every test of tier soak, or those with this in their name, and each fuzz target for so many seconds; records those that pass.
+///
+/// # Errors
+/// Names those that failed.
+pub(crate) fn soak(root: &Path, filter: Option<&str>, fuzz_seconds: u32) -> anyhow::Result<()> {
+    let commit = clean_commit(root)?;
+    setup::setup(root)?;
+    build_ebpf::build_ebpf(root)?;
+    let targets = test::build(root)?;
+    let fuzz_targets = fuzz::build(root)?;
+    let mut tests = test::list(root, &targets)?;
+    tests.extend(fuzz_targets.iter().map(fuzz::Target::test));
+    let tiers = Tiers::read(root)?.sort(&tests)?;
+    let is_wanted = |test: &str| filter.is_none_or(|filter| test.contains(filter));
+
+    let before = Snapshot::take(root)?;
+    let reaper = Reaper::start(root)?;
+    let (mut passed, mut failed) = (0, Vec::new());
+    let mut done = |test: &str, figures: anyhow::Result<String>| match figures {
+        Ok(figures) => {
+            passed += 1;
+            println!("{test}: passed, {figures}");
+            record(root, test, Record { commit: commit.clone(), figures })
+        }
+        Err(error) => {
+            println!("{test}: {error:#}");
+            failed.push(test.to_owned());
+            Ok(())
+        }
+    };
+    let soaks = tiers.iter().filter(|(_, tier)| **tier == Tier::Soak).map(|(test, _)| test);
+    for test in soaks.filter(|test| is_wanted(test)) {
+        let start = Instant::now();
+        let told = test::run_one(&targets, test);
+        done(test, told.map(|()| format!("{} s", start.elapsed().as_secs())))?;
+    }
+    for target in fuzz_targets.iter().filter(|target| is_wanted(&target.test())) {
+        done(&target.test(), target.run(root, fuzz_seconds).map(|told| told.to_string()))?;
+    }
+    drop(reaper);
+    before.compare(root)?;
+    println!("{passed} passed, {} failed", failed.len());
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    ensure!(passed > 0, "no test ran");
+    Ok(())
+}
+
+/// The commit that is checked out.
+///
+/// # Errors
+/// Something differs from it.
+fn clean_commit(root: &Path) -> anyhow::Result<String> {
+    let changed = output(root, "git", &["status", "--porcelain"])?;
+    if !changed.trim().is_empty() {
+        bail!("a soak is recorded with its commit; commit these first, or stash them:\n{changed}");
+    }
+    Ok(output(root, "git", &["rev-parse", "HEAD"])?.trim().to_owned())
+}
+
+fn read(root: &Path) -> anyhow::Result<BTreeMap<String, Record>> {
+    let text = std::fs::read_to_string(root.join(RECORDS)).with_context(|| format!("`{RECORDS}`"))?;
+    toml::from_str(&text).with_context(|| format!("`{RECORDS}`"))
+}
+
+fn record(root: &Path, test: &str, record: Record) -> anyhow::Result<()> {
+    let mut records = read(root)?;
+    records.insert(test.to_owned(), record);
+    let text = toml::to_string(&records).context("records are text and numbers")?;
+    let head = "# When each test of tier soak last passed; written by `cargo xtask soak`.\n\n";
+    std::fs::write(root.join(RECORDS), format!("{head}{text}")).with_context(|| format!("`{RECORDS}`"))
+}
+
+/// Checks that each of these tests was soaked, and not too long before its subject changed. Prints a line for each.
+///
+/// # Errors
+/// Names those that have to be soaked again.
+pub(crate) fn check(root: &Path, tests: &[&str], age: &Age) -> anyhow::Result<()> {
+    let records = read(root)?;
+    let mut problems = Vec::new();
+    for stale in records.keys().filter(|test| !tests.contains(&test.as_str())) {
+        problems.push(format!("  `{RECORDS}` has a record of `{stale}`, which is no such test"));
+    }
+    let has_history = root.join(".git").exists();
+    for test in tests {
+        let Some(record) = records.get(*test) else {
+            problems.push(format!("  `{test}` was never soaked"));
+            continue;
+        };
+        println!("soaked at {:.9}: {test} ({})", record.commit, record.figures);
+        if has_history && let Some(days) = days_since_change(root, &record.commit, &age.covers)? {
+            if days > age.days {
+                problems.push(format!(
+                    "  `{test}` was soaked at {:.9}; what it is about has been different for {days} days",
+                    record.commit
+                ));
+            }
+        }
+    }
+    if !has_history {
+        println!("no git history here: whether the soaks are too old is NOT checked");
+    }
+    ensure!(problems.is_empty(), "soak is due (`cargo xtask soak`):\n{}", problems.join("\n"));
+    Ok(())
+}
+
+/// For how many days, up to the last commit, something of these paths has differed from that commit. None: nothing does.
+fn days_since_change(root: &Path, commit: &str, paths: &[String]) -> anyhow::Result<Option<i64>> {
+    let range = format!("{commit}..HEAD");
+    let mut arguments = vec!["log", "--reverse", "--format=%ct", &range, "--"];
+    arguments.extend(paths.iter().map(String::as_str));
+    let log = output(root, "git", &arguments)
+        .with_context(|| format!("`{RECORDS}` names the commit {commit}; is the history whole?"))?;
+    let Some(first) = log.lines().next() else { return Ok(None) };
+    let head = output(root, "git", &["log", "-1", "--format=%ct"])?;
+    let seconds = head.trim().parse::<i64>()?.saturating_sub(first.trim().parse()?);
+    Ok(Some(seconds.div_euclid(SECONDS_A_DAY)))
+}
