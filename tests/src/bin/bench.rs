@@ -9,25 +9,33 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use sentinel_tests::{Finished, Host};
+use sentinel_authority::{Authority, FileLedger, Limits};
+use sentinel_engine::{ActionRequest, Event, Now, Policy, ScopeId};
+use sentinel_ledger::{segments, verify_parts};
+use sentinel_proto::{ActionId, ActionName, ApprovalId, Money, Outcome, Payload, SessionId, SessionName};
+use sentinel_tests::{Finished, Host, Running};
+use uuid::Uuid;
 
 const REPETITIONS: usize = 5;
 const ROUND_TRIPS: usize = 5_000;
 const CONNECTS: usize = 1_000;
 const EXECS: usize = 200;
+const LINES: u64 = 1_000_000;
 /// As long as a `begin` with small inputs.
 const MESSAGE_BYTES: usize = 128;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, mode, server] = arguments.as_slice()
-        && mode == "inside"
-    {
-        return inside(server.parse().expect("an address"));
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, "inside", server] => return inside(server.parse().expect("an address")),
+        [_, "flood"] => return flood(),
+        [_, "plain"] => return println!("{}", cycle("plain")),
+        _ => {}
     }
-    pin_to_first_cpu();
+    pin_to_cpu(0);
     let server = accepting_server();
     let host = Host::with_policy(format!(
         "actions:\n  plain: {{}}\n  granted: {{grants: {{network: [\"192.0.2.1:1\"]}}}}\nenforcement:\n  network: {{allow: [\"{server}\"]}}\n  exec: {{allow: [/usr/bin/true]}}\n"
@@ -73,6 +81,19 @@ fn main() {
         "fork + exec of /bin/true, inside, rule open",
         exec_inside / exec
     );
+    let [quiet, flooded] = beside_a_flood(&host, &own);
+    println!("{:<52} {quiet:>10.1} {:>9}", "begin + one-way end, nobody else there", "1.00");
+    println!(
+        "{:<52} {flooded:>10.1} {:>9.2}   ≤ 2",
+        "the same while another session is refused 20,000/s",
+        flooded / quiet
+    );
+    drop(host);
+    let Ledger { lines_a_second, verify, start, grown_kib } = long_ledger();
+    println!("{:<52} {:>10.2} {:>9}", "a ledger line, appended by the authority", 1e6 / lines_a_second, "");
+    println!("{:<52} {verify:>10.0} {:>9}", format!("verifying {LINES} lines"), "1.00");
+    println!("{:<52} {start:>10.0} {:>9.4}   ≤ 0.02", "starting on them", start / verify);
+    println!("{:<52} {:>10.1}", "memory that writing them took, MiB", grown_kib / 1024.0);
     println!("{:<52} {:>10.1} {:>9}   ≤ 15", "agent's resident memory when idle, MiB", idle / 1024.0, "");
     println!(
         "{:<52} {:>10.1} {:>9}   ≤ 15",
@@ -82,15 +103,120 @@ fn main() {
     );
 }
 
+/// An action's cost without anybody else, and while another session, on the other CPU, tries to reach what it must not.
+fn beside_a_flood(host: &Host, own: &str) -> [f64; 2] {
+    let plain = || -> f64 {
+        let finished = host.run(&[own, "plain"]);
+        finished.stdout.trim().parse().unwrap_or_else(|_| panic!("{finished:?}"))
+    };
+    let (mut quiet, mut flooded) = (Vec::new(), Vec::new());
+    for _ in 0..REPETITIONS {
+        quiet.push(plain());
+        let flood = Running::start(host.run_command(&[], &[own, "flood"]));
+        flood.wait_for_line("up");
+        flooded.push(plain());
+        drop(flood);
+    }
+    [median(quiet), median(flooded)]
+}
+
+/// What a long ledger costs.
+struct Ledger {
+    lines_a_second: f64,
+    /// In µs.
+    verify: f64,
+    /// In µs, with a last part that is nearly full.
+    start: f64,
+    grown_kib: f64,
+}
+
+/// Writes a long ledger as an agent does, verifies it, and starts on it.
+fn long_ledger() -> Ledger {
+    let folder = std::env::temp_dir().join(format!("sentinel-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a new folder");
+    let path = folder.join("ledger.jsonl");
+    let now = || Now {
+        wall_micros: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64),
+        elapsed: Duration::from_secs(1_000),
+    };
+    let opened = FileLedger::open(&path, now()).expect("a new ledger");
+    let mut authority = Authority::going_on(opened.ledger, opened.state);
+    let session = SessionId(1);
+    authority.bind(session, Arc::new(Policy::empty()));
+    let started = Event::SessionStart {
+        session,
+        name: SessionName::new("bench").ok(),
+        policy: "bench".to_owned(),
+        policy_sha256: String::new(),
+        command: vec!["agent".to_owned()],
+        uid: 1000,
+        tier: "kill".to_owned(),
+    };
+    authority.step(started, now()).expect("it is written");
+    let before = resident_kib(std::process::id());
+    let start = Instant::now();
+    let (mut id, mut is_last_part) = (0_u128, false);
+    // To where the last part is nearly full: the longest that a start can take.
+    while authority.last_seq() < LINES || !is_last_part {
+        id += 1;
+        let (action_id, inputs) =
+            (ActionId(Uuid::from_u128(id)), Payload::of(&["some", "inputs"]).expect("JSON"));
+        let request = ActionRequest {
+            action_id,
+            session,
+            scope: ScopeId(1),
+            action: ActionName::new("call").expect("a name"),
+            cost: Money::ZERO,
+            tags: Vec::new(),
+            risk: None,
+            approval_id: ApprovalId(Uuid::nil()),
+            inputs,
+            pid: 1,
+        };
+        authority.step(Event::Begin(Box::new(request)), now()).expect("it is written");
+        let outputs = Payload::of(&"some output").expect("JSON");
+        let end = Event::End { action_id, session, outcome: Outcome::Success, cost: None, outputs };
+        authority.step(end, now()).expect("it is written");
+        is_last_part =
+            path.metadata().expect("it is there").len() > Limits::default().segment_bytes * 98 / 100;
+        if authority.last_seq() < LINES {
+            authority.rotate_if(false, now()).expect("a new part");
+        }
+    }
+    let lines_a_second = authority.last_seq() as f64 / start.elapsed().as_secs_f64();
+    let grown_kib = resident_kib(std::process::id()) - before;
+    drop(authority);
+    let parts = segments(&path).expect("its parts");
+    let verify = timed(REPETITIONS, || drop(verify_parts(&parts, None).expect("the chain is whole")));
+    let start = timed(REPETITIONS, || drop(FileLedger::open(&path, now()).expect("it goes on")));
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+    Ledger { lines_a_second, verify, start, grown_kib }
+}
+
+/// The command of a hostile session: 20,000 times a second another address, until it is killed.
+fn flood() {
+    pin_to_cpu(1);
+    println!("up");
+    let start = Instant::now();
+    for tries in 0_u64.. {
+        let address: SocketAddr = ([192, 0, 2, 1], (tries % 60_000 + 1) as u16).into();
+        drop(TcpStream::connect(address));
+        let due = Duration::from_micros(50 * tries);
+        std::thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+}
+
+/// The median time of an action in microseconds.
+fn cycle(action: &'static str) -> f64 {
+    // The first of a kind pays for the connection and the scope.
+    sentinel_sdk::action(action).begin_blocking().expect("the policy allows it").success(&());
+    timed(ROUND_TRIPS, || {
+        sentinel_sdk::action(action).begin_blocking().expect("the policy allows it").success(&());
+    })
+}
+
 /// The command of the session: prints its four medians in microseconds.
 fn inside(server: SocketAddr) {
-    let cycle = |action: &'static str| {
-        timed(ROUND_TRIPS, || {
-            sentinel_sdk::action(action).begin_blocking().expect("the policy allows it").success(&());
-        })
-    };
-    // The first of each kind pays for the connection and the scope.
-    sentinel_sdk::action("plain").begin_blocking().expect("the policy allows it").success(&());
     println!("{} {} {} {}", cycle("plain"), cycle("granted"), connects(server), execs());
 }
 
@@ -159,8 +285,8 @@ fn resident_kib(pid: u32) -> f64 {
 }
 
 /// All processes started from here inherit it.
-fn pin_to_first_cpu() {
+fn pin_to_cpu(cpu: usize) {
     let mut set = rustix::thread::CpuSet::new();
-    set.set(0);
-    rustix::thread::sched_setaffinity(None, &set).expect("there is a first CPU");
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).expect("there are two CPUs");
 }

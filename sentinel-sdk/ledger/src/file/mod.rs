@@ -29,11 +29,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 4 MiB, some ten thousand lines, are folded within a moment at a start; 8 GiB in all.
+    /// 1 MiB, some 2,500 lines, is folded within a moment at a start; 8 GiB in all.
     fn default() -> Self {
-        Self { segment_bytes: 4 << 20, quota_bytes: 8 << 30 }
+        Self { segment_bytes: 1 << 20, quota_bytes: 8 << 30 }
     }
 }
+
+/// A part is at least so many times as long as the state that it begins with.
+const STATE_SHARE: u64 = 4;
 
 /// A ledger that was opened.
 #[derive(Debug)]
@@ -306,7 +309,8 @@ impl Log for FileLog {
                 self.file = Arc::new(file);
                 self.length = u64::try_from(first_line.len()).unwrap_or(u64::MAX);
                 (self.first_seq, self.head) = (head.seq, head);
-                self.rotate_at = self.limits.segment_bytes;
+                // However large a state is, most of a part is what happened.
+                self.rotate_at = self.limits.segment_bytes.max(self.length.saturating_mul(STATE_SHARE));
                 self.poisoned = false;
                 self.rotated_bytes = parts::rotated_bytes(&self.path).unwrap_or(self.rotated_bytes);
                 self.tell_written();

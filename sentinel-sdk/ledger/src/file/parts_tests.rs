@@ -93,6 +93,17 @@ fn a_part_is_rotated_when_it_is_large_enough() {
 }
 
 #[test]
+fn a_part_that_begins_with_a_large_state_has_room_for_more_than_that() {
+    let folder = Folder::new("large-state");
+    let limits = Limits { segment_bytes: 1_000, ..Limits::default() };
+    let mut log = folder.open_with(limits).unwrap().0.log;
+    log.rotate(&body(&"x".repeat(2_000))).unwrap();
+    assert!(!log.wants_rotation());
+    log.append(&[body(&"x".repeat(6_000))]).unwrap();
+    assert!(log.wants_rotation());
+}
+
+#[test]
 fn a_crash_while_a_part_is_begun_leaves_the_old_one() {
     let folder = Folder::new("crash");
     let mut log = folder.open().unwrap().0.log;
