@@ -99,7 +99,7 @@ fn a_part_that_begins_with_a_large_state_has_room_for_more_than_that() {
     let mut log = folder.open_with(limits).unwrap().0.log;
     log.rotate(&body(&"x".repeat(2_000))).unwrap();
     assert!(!log.wants_rotation());
-    log.append(&[body(&"x".repeat(6_000))]).unwrap();
+    log.append(&[body(&"x".repeat(7_000))]).unwrap();
     assert!(log.wants_rotation());
 }
 
