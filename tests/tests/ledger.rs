@@ -106,6 +106,26 @@ fn the_lines_asked_for_are_shown_queried_and_exported() {
 }
 
 #[test]
+fn every_block_can_be_read_as_an_intervention_with_agentsentinels_keys() {
+    let server = Server::start();
+    let host = Host::with_policy(
+        "denied_actions: [drop]\nbudgets: {run: 0.5}\nrate_limits: {often: {max_count: 0}}\n",
+    );
+    let connect = format!("connect={}", server.address());
+    let probe = host.probe(&["begin=drop", "begin=dear,0.75", "begin=often", &connect]);
+    assert_eq!(probe.status, Some(0), "{}", probe.stderr);
+    let exported = sentinel(&host, &["ledger", "export", "--format", "interventions"]);
+    assert_eq!(exported.status, Some(0), "{}", exported.stderr);
+    let told: Vec<serde_json::Value> =
+        exported.lines().into_iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let types: Vec<&str> = told.iter().map(|one| one["intervention_type"].as_str().unwrap()).collect();
+    assert_eq!(types, ["hard_block", "budget_exceeded", "rate_limited", "hard_block"], "{}", exported.stdout);
+    assert_eq!(told[1]["blast_radius"], serde_json::json!({"funds_protected": 0.5, "cost_prevented": 0.75}));
+    assert_eq!(told[0]["remediation_payload"]["reason_code"], "DENIED_ACTION");
+    assert_eq!(told[3]["action_name"], "kernel.connect");
+}
+
+#[test]
 fn why_tells_what_was_tried_and_what_would_allow_it() {
     let server = Server::start();
     let host = Host::with_policy("strict_mode: true\n");

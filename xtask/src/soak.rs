@@ -118,13 +118,12 @@ pub(crate) fn check(root: &Path, tests: &[&str], age: &Age) -> anyhow::Result<()
             continue;
         };
         println!("soaked at {:.9}: {test} ({})", record.commit, record.figures);
-        if has_history && let Some(days) = days_since_change(root, &record.commit, &age.covers)? {
-            if days > age.days {
-                problems.push(format!(
-                    "  `{test}` was soaked at {:.9}; what it is about has been different for {days} days",
-                    record.commit
-                ));
-            }
+        let days = if has_history { days_since_change(root, &record.commit, &age.covers)? } else { None };
+        if let Some(days) = days.filter(|days| *days > age.days) {
+            problems.push(format!(
+                "  `{test}` was soaked at {:.9}; what it is about has been different for {days} days",
+                record.commit
+            ));
         }
     }
     if !has_history {

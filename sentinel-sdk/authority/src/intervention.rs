@@ -281,10 +281,10 @@ mod tests {
             ("timestamp", json!("2025-01-15T10:30:00.000000Z")),
             ("seq", json!(7)),
         ] {
-            assert_eq!(json[key], value, "{key}");
+            assert_eq!(json.get(key), Some(&value), "{key}");
         }
-        assert_eq!(json["remediation_payload"]["reason_code"], "BUDGET_EXCEEDED");
-        assert!(json["reason"].as_str().unwrap().contains("run budget exceeded: 2 > 1 USD"));
+        assert_eq!(json.pointer("/remediation_payload/reason_code"), Some(&json!("BUDGET_EXCEEDED")));
+        assert_eq!(told.reason, "run budget exceeded: 2 > 1 USD");
     }
 
     #[test]

@@ -136,7 +136,9 @@ fn long_ledger() -> Ledger {
     std::fs::create_dir_all(&folder).expect("a new folder");
     let path = folder.join("ledger.jsonl");
     let now = || Now {
-        wall_micros: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64),
+        wall_micros: SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
         elapsed: Duration::from_secs(1_000),
     };
     let opened = FileLedger::open(&path, now()).expect("a new ledger");
@@ -199,7 +201,7 @@ fn flood() {
     println!("up");
     let start = Instant::now();
     for tries in 0_u64.. {
-        let address: SocketAddr = ([192, 0, 2, 1], (tries % 60_000 + 1) as u16).into();
+        let address: SocketAddr = ([192, 0, 2, 1], u16::try_from(tries % 60_000 + 1).unwrap_or(1)).into();
         drop(TcpStream::connect(address));
         let due = Duration::from_micros(50 * tries);
         std::thread::sleep(due.saturating_sub(start.elapsed()));
