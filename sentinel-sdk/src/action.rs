@@ -160,7 +160,9 @@ impl Action {
             Err(denial) => {
                 if allows {
                     // It may have opened doors for an action that can't be ended.
-                    connection.shut();
+                    if let Some(connection) = &connection {
+                        connection.shut();
+                    }
                 }
                 Err(Error::denied(&name, denial, client))
             }

@@ -18,6 +18,13 @@ pub const DEFAULT_SOCKET: &str = "/run/agent-sentinel/agent.sock";
 /// How long a request waits for its answer unless [`Client::with_deadline`] says otherwise.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 
+/// What a request went by; none in embedded mode.
+pub(crate) type Link = Option<Arc<Connection>>;
+
+/// Whether a human has spoken is looked up so often in embedded mode.
+#[cfg(feature = "embedded")]
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 static OF_PROCESS: PerProcess<Client> = PerProcess::new();
 
 /// A way to the agent. Cheap to clone; all clones share at most eight connections, made when they are first needed.
@@ -35,10 +42,14 @@ pub struct Client {
     deadline: Duration,
 }
 
+/// Where the answers come from.
 #[derive(Debug)]
-struct Place {
-    socket: PathBuf,
-    pool: PerProcess<Pool>,
+enum Place {
+    /// The host agent.
+    Host { socket: PathBuf, pool: PerProcess<Pool> },
+    /// This process itself.
+    #[cfg(feature = "embedded")]
+    Embedded(crate::embedded::Embedded),
 }
 
 /// What was spent, reservations of actions in flight included, and what may be.
@@ -56,12 +67,21 @@ pub struct Totals {
 
 impl Client {
     /// The client of this process, at `$AGENT_SENTINEL_SOCKET` or else [`DEFAULT_SOCKET`]. Nothing is dialled yet.
+    ///
+    /// With the feature `embedded`, and no socket named, `AGENT_SENTINEL_MODE=embedded` makes the process decide for itself, by the policy that
+    /// `AGENT_SENTINEL_POLICY` names.
     #[must_use]
     pub fn of_process() -> Self {
         let make = |parents: Option<&Self>| match parents {
             Some(parents) => parents.clone(),
             None => {
                 let socket = std::env::var_os("AGENT_SENTINEL_SOCKET").filter(|path| !path.is_empty());
+                #[cfg(feature = "embedded")]
+                if socket.is_none()
+                    && std::env::var_os("AGENT_SENTINEL_MODE").is_some_and(|mode| mode == "embedded")
+                {
+                    return Self::embedded(crate::embedded::Embedded::of_environment());
+                }
                 Self::new(socket.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from))
             }
         };
@@ -71,8 +91,28 @@ impl Client {
     /// A client of the agent that listens there. Nothing is dialled yet.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        let place = Place { socket: socket.into(), pool: PerProcess::new() };
+        Self::at(Place::Host { socket: socket.into(), pool: PerProcess::new() })
+    }
+
+    /// A client that decides in this process, by the authority of a folder. What it says is advisory: see [`crate::embedded`].
+    #[cfg(feature = "embedded")]
+    #[must_use]
+    pub fn embedded(embedded: crate::embedded::Embedded) -> Self {
+        Self::at(Place::Embedded(embedded))
+    }
+
+    fn at(place: Place) -> Self {
         Self { place: Arc::new(place), deadline: DEFAULT_DEADLINE }
+    }
+
+    /// The authority in this process; none where a host agent decides.
+    #[cfg(feature = "embedded")]
+    #[must_use]
+    pub fn as_embedded(&self) -> Option<&crate::embedded::Embedded> {
+        match &*self.place {
+            Place::Embedded(embedded) => Some(embedded),
+            Place::Host { .. } => None,
+        }
     }
 
     /// The same client, whose requests wait for their answers at most so long.
@@ -81,10 +121,14 @@ impl Client {
         Self { deadline, ..self }
     }
 
-    /// The socket.
+    /// The agent's socket; in embedded mode, which has none, the ledger.
     #[must_use]
     pub fn socket(&self) -> &Path {
-        &self.place.socket
+        match &*self.place {
+            Place::Host { socket, .. } => socket,
+            #[cfg(feature = "embedded")]
+            Place::Embedded(embedded) => embedded.ledger(),
+        }
     }
 
     /// An action of this name, to be begun.
@@ -151,8 +195,26 @@ impl Client {
         request: impl FnOnce(RequestId) -> Request,
         preferred: Option<&Arc<Connection>>,
         waiting: Waiting,
-    ) -> Result<(Reply, Arc<Connection>), LinkError> {
-        self.pool().ask(request, preferred, waiting, Deadline::after(self.deadline)).await
+    ) -> Result<(Reply, Link), LinkError> {
+        self.ask_until(request, preferred, waiting, Deadline::after(self.deadline)).await
+    }
+
+    /// As [`Client::ask`], until another deadline.
+    pub(crate) async fn ask_until(
+        &self,
+        request: impl FnOnce(RequestId) -> Request,
+        preferred: Option<&Arc<Connection>>,
+        waiting: Waiting,
+        deadline: Deadline,
+    ) -> Result<(Reply, Link), LinkError> {
+        match self.pool() {
+            Ok(pool) => {
+                let (reply, connection) = pool.ask(request, preferred, waiting, deadline).await?;
+                Ok((reply, Some(connection)))
+            }
+            #[cfg(feature = "embedded")]
+            Err(embedded) => Ok((embedded.answer(request(0)), None)),
+        }
     }
 
     /// As [`Client::ask`], for an answer that may take so long.
@@ -162,16 +224,40 @@ impl Client {
         waiting: Waiting,
         deadline: Deadline,
     ) -> Result<Reply, LinkError> {
-        self.pool().ask_apart(request, waiting, Deadline::after(self.deadline), deadline).await
+        match self.pool() {
+            Ok(pool) => pool.ask_apart(request, waiting, Deadline::after(self.deadline), deadline).await,
+            #[cfg(feature = "embedded")]
+            Err(embedded) => {
+                let request = request(0);
+                loop {
+                    match embedded.answer(request.clone()) {
+                        Reply::Refused(refused) if refused.code == sentinel_proto::app::RefusalCode::Busy => {
+                            waiting
+                                .pause(LOOK_AGAIN_AFTER, deadline)
+                                .await
+                                .map_err(|_late| LinkError::TimedOut(deadline.patience))?;
+                        }
+                        reply => return Ok(reply),
+                    }
+                }
+            }
+        }
     }
 
-    pub(crate) fn pool(&self) -> &Pool {
-        self.place.pool.get_or_make(|parents| {
-            if let Some(parents) = parents {
-                parents.leave_to_parent();
-            }
-            Pool::new(self.place.socket.clone())
-        })
+    /// The connections to the host agent; in embedded mode there are none, but an authority.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn pool(&self) -> Result<&Pool, &crate::embedded::Embedded> {
+        match &*self.place {
+            Place::Host { socket, pool } => Ok(pool_of_process(socket, pool)),
+            Place::Embedded(embedded) => Err(embedded),
+        }
+    }
+
+    /// The connections to the host agent.
+    #[cfg(not(feature = "embedded"))]
+    pub(crate) fn pool(&self) -> Result<&Pool, std::convert::Infallible> {
+        let Place::Host { socket, pool } = &*self.place;
+        Ok(pool_of_process(socket, pool))
     }
 
     async fn ask_totals(
@@ -207,8 +293,17 @@ impl Client {
     }
 }
 
+fn pool_of_process<'pool>(socket: &Path, pool: &'pool PerProcess<Pool>) -> &'pool Pool {
+    pool.get_or_make(|parents| {
+        if let Some(parents) = parents {
+            parents.leave_to_parent();
+        }
+        Pool::new(socket.to_owned())
+    })
+}
+
 /// The answer, unless it is a refusal.
-pub(crate) fn answered(reply: Result<(Reply, Arc<Connection>), LinkError>) -> Result<Reply, LinkError> {
+pub(crate) fn answered(reply: Result<(Reply, Link), LinkError>) -> Result<Reply, LinkError> {
     match reply? {
         (Reply::Refused(refused), _) => Err(LinkError::Refused(refused)),
         (reply, _) => Ok(reply),

@@ -5,14 +5,13 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sentinel_proto::app::{End, Ended, Reply, Request, RequestId};
 use sentinel_proto::{ActionId, Money, Outcome, Payload, Reason, encode_frame};
 use serde::Serialize;
 
-use crate::client::{Client, answered};
+use crate::client::{Client, Link, answered};
 use crate::error::Error;
 use crate::pool::{Connection, Deadline, Progress, Waiting, finish, own_pid};
 use crate::record;
@@ -169,7 +168,7 @@ impl Drop for AsyncGuard {
 pub(crate) struct InFlight {
     client: Client,
     /// The one that it was begun on: the agent takes it for abandoned when that closes.
-    connection: Arc<Connection>,
+    connection: Link,
     id: ActionId,
     /// Whether it has doors, so that its end is waited for.
     has_doors: bool,
@@ -185,7 +184,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn new(client: Client, connection: Arc<Connection>, id: ActionId, has_doors: bool) -> Self {
+    pub(crate) fn new(client: Client, connection: Link, id: ActionId, has_doors: bool) -> Self {
         Self {
             client,
             connection,
@@ -231,31 +230,35 @@ impl InFlight {
 
     /// Tells the agent, and waits for it where there were doors. To say it twice is harmless: the first counts.
     async fn deliver(&mut self, waiting: Waiting) -> Settlement {
-        let settlement = if self.pid != own_pid() {
-            Settlement::Unknown
-        } else if self.has_doors {
-            self.ask_to_settle(waiting).await
-        } else {
-            let deadline = Deadline::after(self.client.patience());
-            let sent = match encode_frame(&self.message(None)) {
-                Ok(frame) => self.connection.send_whole(&frame, waiting, deadline).await,
-                Err(unwritable) => Err(io::Error::other(unwritable)),
-            };
-            match sent {
-                Ok(()) => Settlement::Sent,
-                // The agent that let it start is gone; the next one has it as interrupted.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.ask_to_settle(waiting).await,
-                Err(_) => Settlement::Unknown,
-            }
+        let settlement = match &self.connection {
+            _ if self.pid != own_pid() => Settlement::Unknown,
+            Some(connection) if !self.has_doors => self.send(connection, waiting).await,
+            Some(_) | None => self.ask_to_settle(waiting, Deadline::after(self.client.patience())).await,
         };
         self.is_over = true;
         self.make_sure(settlement);
         settlement
     }
 
-    async fn ask_to_settle(&self, waiting: Waiting) -> Settlement {
+    async fn send(&self, connection: &Connection, waiting: Waiting) -> Settlement {
+        let deadline = Deadline::after(self.client.patience());
+        let sent = match encode_frame(&self.message(None)) {
+            Ok(frame) => connection.send_whole(&frame, waiting, deadline).await,
+            Err(unwritable) => Err(io::Error::other(unwritable)),
+        };
+        match sent {
+            Ok(()) => Settlement::Sent,
+            // The agent that let it start is gone; the next one has it as interrupted.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.ask_to_settle(waiting, deadline).await
+            }
+            Err(_) => Settlement::Unknown,
+        }
+    }
+
+    async fn ask_to_settle(&self, waiting: Waiting, deadline: Deadline) -> Settlement {
         let request = |number| self.message(Some(number));
-        match answered(self.client.ask(request, Some(&self.connection), waiting).await) {
+        match answered(self.client.ask_until(request, self.connection.as_ref(), waiting, deadline).await) {
             Ok(Reply::Ended(Ended { settled: true, .. })) => Settlement::Acknowledged,
             Ok(Reply::Ended(Ended { settled: false, .. })) => Settlement::TooLate,
             _ => Settlement::Unknown,
@@ -268,27 +271,32 @@ impl InFlight {
         if self.pid != own_pid() {
             return;
         }
+        let Some(connection) = &self.connection else {
+            finish(self.ask_to_settle(Waiting::InThread, Deadline::after(DROP_PATIENCE)));
+            return;
+        };
         if self.has_doors {
-            let request = |number| self.message(Some(number));
-            let deadline = Deadline::after(DROP_PATIENCE);
-            let asked = self.client.pool().ask(request, Some(&self.connection), Waiting::InThread, deadline);
-            if let Ok(Reply::Ended(_)) = answered(finish(asked)) {
+            let settlement = finish(self.ask_to_settle(Waiting::InThread, Deadline::after(DROP_PATIENCE)));
+            if settlement != Settlement::Unknown {
                 return;
             }
         }
         let sent = match encode_frame(&self.message(None)) {
-            Ok(frame) => matches!(self.connection.send(&frame), Ok(Progress::Sent)),
+            Ok(frame) => matches!(connection.send(&frame), Ok(Progress::Sent)),
             Err(_unwritable) => false,
         };
         if !sent {
-            self.connection.shut();
+            connection.shut();
         }
     }
 
     /// An end that the agent didn't get is told by the connection's end.
     fn make_sure(&self, settlement: Settlement) {
-        if settlement == Settlement::Unknown && self.pid == own_pid() {
-            self.connection.shut();
+        if settlement == Settlement::Unknown
+            && self.pid == own_pid()
+            && let Some(connection) = &self.connection
+        {
+            connection.shut();
         }
     }
 }

@@ -71,6 +71,8 @@
 mod action;
 mod approval;
 mod client;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod error;
 mod explain;
 mod guard;

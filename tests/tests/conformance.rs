@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use sentinel_tests::{Host, program};
+use sentinel_tests::{Finished, Host, program};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -172,6 +174,51 @@ fn on_a_host(case: &Case, command: &[&str]) -> Told {
 fn a_rust_application_of_the_host_agent_conforms() {
     let conform = program("conform").display().to_string();
     play("Rust, host", |case| on_a_host(case, &[&conform, &calls(case)]));
+}
+
+/// Lines without what only a host agent can say of them: the difference is one word.
+fn embedded(case: &Case, mut command: Command) -> Told {
+    let folder = Folder::new();
+    std::fs::write(folder.0.join("policy.yaml"), &case.policy).unwrap();
+    command
+        .current_dir(&folder.0)
+        .env_remove("AGENT_SENTINEL_HOME")
+        .env("AGENT_SENTINEL_MODE", "embedded")
+        .env("AGENT_SENTINEL_POLICY", folder.0.join("policy.yaml"));
+    let finished = Finished::of(command);
+    assert_eq!(finished.status, Some(0), "{}: {}{}", case.name, finished.stdout, finished.stderr);
+    let ledger = std::fs::read_to_string(folder.0.join(".agent-sentinel/ledger.jsonl")).unwrap();
+    let ledger = json_lines(&ledger);
+    assert!(ledger.iter().all(|line| line["advisory"] == true), "{ledger:#?}");
+    Told { answers: json_lines(&finished.stdout), ledger }
+}
+
+/// A folder of a case's own, which goes with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("sentinel-conform-{}-{count}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+#[test]
+fn a_rust_application_that_decides_for_itself_conforms() {
+    play("Rust, embedded", |case| {
+        let mut command = Command::new(program("conform"));
+        command.arg(calls(case));
+        embedded(case, command)
+    });
 }
 
 /// Statements that need more than calls: a kill, another process, an operator. Where each is tested.

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use sentinel_authority::Log;
-use sentinel_engine::{Approval, Closing, Event, Fact, Grant, Operator, Wish};
+use sentinel_engine::{Approval, Event, Fact, Grant, Operator, Wish};
 use sentinel_proto::admin::{self, ApprovalStatus, Approve, Reject};
 use sentinel_proto::app::{ApprovalAnswer, OfApproval, RefusalCode, Reply, RequestId};
 use sentinel_proto::{ApprovalId, Denial, Reason, SessionId};
@@ -37,7 +37,7 @@ impl Waiting {
         let (approval, denial) = match fact {
             Fact::ApprovalGiven { approval_id, .. } => (*approval_id, None),
             Fact::ApprovalClosed { approval_id, session, closing, .. } => {
-                let denial = denial_of(closing);
+                let denial = Denial { reason: closing.reason(), rule: None };
                 self.closed.push_back((*approval_id, *session, denial.clone()));
                 if self.closed.len() > MOST_CLOSED {
                     self.closed.pop_front();
@@ -77,15 +77,6 @@ impl Waiting {
 fn send(connection: &Connection, request: RequestId, approval: ApprovalId, denial: Option<Denial>) {
     let approved = denial.is_none();
     connection.send(&Reply::Approval(Box::new(ApprovalAnswer { request, approval, approved, denial })));
-}
-
-fn denial_of(closing: &Closing) -> Denial {
-    let reason = match closing {
-        Closing::Rejected { note, .. } => Reason::ApprovalRejected { note: note.clone() },
-        Closing::Expired { timeout_seconds } => Reason::ApprovalExpired { timeout_seconds: *timeout_seconds },
-        Closing::Cancelled { message } => Reason::ApprovalCancelled { cause: message.clone() },
-    };
-    Denial { reason, rule: None }
 }
 
 impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {

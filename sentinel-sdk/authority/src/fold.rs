@@ -26,6 +26,11 @@ impl Fold {
         Self { state: State::new(), names: BTreeMap::new(), now, is_first: true }
     }
 
+    /// Goes on with a fold.
+    pub(crate) fn going_on(state: State, names: BTreeMap<SessionId, String>, now: Now) -> Self {
+        Self { state, names, now, is_first: false }
+    }
+
     /// Folds one line.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sentinel_engine::{Fact, Now, State};
-use sentinel_ledger::{FileLog, LedgerError, Limits, Opened, TornTail};
+use sentinel_ledger::{CaughtUp, FileLog, LedgerError, Limits, Opened, TornTail};
 use sentinel_proto::SessionId;
 use uuid::Uuid;
 
@@ -18,6 +18,8 @@ pub struct Ledger<L> {
     names: BTreeMap<SessionId, String>,
     /// Bytes that were written about sessions.
     bytes: BTreeMap<SessionId, u64>,
+    /// Nobody keeps those from writing it whom it is about.
+    advisory: bool,
 }
 
 /// A ledger in a file.
@@ -65,11 +67,36 @@ impl FileLedger {
         let Opened { log, torn, gap } = FileLog::open_with(path, limits, |line| fold.line(line))?;
         let (state, names) = fold.into_parts();
         Ok(OpenedLedger {
-            ledger: Self { log, names, bytes: BTreeMap::new() },
+            ledger: Self { log, names, bytes: BTreeMap::new(), advisory: false },
             state,
             torn,
             gap: gap.map(|head| head.seq),
         })
+    }
+
+    /// [`FileLedger::open_with`] for one of many processes, whose turn it is: see [`crate::SharedAuthority`]. Its lines say that they are advisory:
+    /// whoever writes them could as well write others.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_shared(path: &Path, limits: Limits, now: Now) -> Result<OpenedLedger, LedgerError> {
+        let mut fold = Fold::new(now);
+        let Opened { log, torn, gap } = FileLog::open_shared(path, limits, |line| fold.line(line))?;
+        let (state, names) = fold.into_parts();
+        Ok(OpenedLedger {
+            ledger: Self { log, names, bytes: BTreeMap::new(), advisory: true },
+            state,
+            torn,
+            gap: gap.map(|head| head.seq),
+        })
+    }
+
+    /// Folds what other processes have written.
+    pub(crate) fn catch_up(&mut self, state: &mut State, now: Now) -> Result<CaughtUp, LedgerError> {
+        let mut fold = Fold::going_on(std::mem::take(state), std::mem::take(&mut self.names), now);
+        let caught_up = self.log.catch_up(|line| fold.line(line));
+        (*state, self.names) = fold.into_parts();
+        caught_up
     }
 
     /// What brings all that was written to the disk; for another thread.
@@ -82,7 +109,7 @@ impl<L> Ledger<L> {
     /// A ledger in a log that has no lines yet.
     #[must_use]
     pub fn beginning(log: L) -> Self {
-        Self { log, names: BTreeMap::new(), bytes: BTreeMap::new() }
+        Self { log, names: BTreeMap::new(), bytes: BTreeMap::new(), advisory: false }
     }
 
     /// The chain of its lines.
@@ -107,7 +134,7 @@ impl<L: sentinel_ledger::Log> Log for Ledger<L> {
         let mut ids = Vec::with_capacity(facts.len());
         let mut bodies = Vec::with_capacity(facts.len());
         for fact in facts {
-            let (id, body) = line::body(fact, at, self.session_key(fact).as_deref())?;
+            let (id, body) = line::body(fact, at, self.session_key(fact).as_deref(), self.advisory)?;
             ids.push(id);
             bodies.push(body);
         }
@@ -135,7 +162,7 @@ impl<L: sentinel_ledger::Log> Log for Ledger<L> {
         if !is_due && !self.log.wants_rotation() {
             return Ok(false);
         }
-        let body = line::state(state, at)?;
+        let body = line::state(state, at, self.advisory)?;
         self.log.rotate(&body).map_err(AppendError::Log)?;
         Ok(true)
     }

@@ -19,6 +19,7 @@ mod ledger;
 mod line;
 mod rebuild;
 pub mod redact;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sentinel_engine::{ActionRequest, Effect, Event, Fact, Now, Policy, State, baseline, decide, effects};
+use sentinel_ledger::CaughtUp;
 use sentinel_proto::{ApprovalId, SessionId};
 use uuid::Uuid;
 
@@ -35,7 +37,8 @@ pub use fold::Fold;
 pub use intervention::{Intervention, intervention};
 pub use ledger::{AppendError, FileLedger, Ledger, OpenedLedger};
 pub use rebuild::LineError;
-pub use sentinel_ledger::{LedgerError, Limits, TornTail};
+pub use sentinel_ledger::{LedgerError, Limits, Member, TornTail};
+pub use shared::{SharedAuthority, SharedError, SharedTurn};
 pub use view::particulars;
 
 /// Where facts are written.
@@ -211,6 +214,11 @@ impl<L: Log> Authority<L> {
         self.policies.remove(&session);
     }
 
+    /// Goes on with another log, and the fold of its facts, under the same policies.
+    pub(crate) fn restart(&mut self, log: L, state: State) {
+        (self.log, self.state) = (log, state);
+    }
+
     /// The state: the fold of all facts.
     #[must_use]
     pub fn state(&self) -> &State {
@@ -227,5 +235,15 @@ impl<L: Log> Authority<L> {
     #[must_use]
     pub fn last_seq(&self) -> u64 {
         self.log.last_seq()
+    }
+}
+
+impl Authority<FileLedger> {
+    /// Folds what other processes have written to a shared ledger.
+    ///
+    /// # Errors
+    /// The ledger's: then the state may lack something, and nothing should be decided by it.
+    pub(crate) fn catch_up(&mut self, now: Now) -> Result<CaughtUp, LedgerError> {
+        self.log.catch_up(&mut self.state, now)
     }
 }

@@ -32,6 +32,8 @@ struct Line<'fact> {
     session_id: Option<u32>,
     run: Option<u64>,
     #[serde(skip_serializing_if = "is_false")]
+    advisory: bool,
+    #[serde(skip_serializing_if = "is_false")]
     inputs_redacted: bool,
     #[serde(skip_serializing_if = "is_false")]
     outputs_redacted: bool,
@@ -150,6 +152,7 @@ pub(crate) fn body(
     fact: &Fact,
     at: Now,
     session_key: Option<&str>,
+    advisory: bool,
 ) -> Result<(Uuid, Vec<u8>), serde_json::Error> {
     let id = id(fact);
     let null = Payload::null();
@@ -168,6 +171,7 @@ pub(crate) fn body(
         session: session_key,
         session_id: session_of(fact),
         run: None,
+        advisory,
         inputs_redacted: false,
         outputs_redacted: redact::is_marked(&outputs),
         scope: None,
@@ -204,6 +208,17 @@ pub(crate) fn body(
         Fact::RunReset { run, .. } => {
             (line.kind, line.action) = ("session", "run.reset");
             line.run = Some(*run);
+        }
+        Fact::SessionReset { operator, .. } => {
+            (line.kind, line.action) = ("session", "session.reset");
+            line.operator = Some(*operator);
+        }
+        Fact::ActionRecorded(recorded) => {
+            (line.kind, line.outcome) = ("record", recorded.outcome);
+            (line.action, line.tags) = (recorded.action.as_str(), &recorded.tags);
+            line.cost_usd = recorded.cost.dollars();
+            line.duration_ms = recorded.duration.as_micros() as f64 / 1_000.0;
+            line.payload.inputs = &recorded.inputs;
         }
         Fact::ActionStarted {
             run,
@@ -348,6 +363,7 @@ fn id(fact: &Fact) -> Uuid {
     match fact {
         Fact::ApprovalRequested { wish } => wish.approval_id.0,
         Fact::ApprovalGiven { approval_id, .. } | Fact::ApprovalClosed { approval_id, .. } => approval_id.0,
+        Fact::ActionRecorded(recorded) => recorded.action_id.0,
         Fact::ActionStarted { action_id, .. }
         | Fact::ActionWarned { action_id, .. }
         | Fact::ActionDenied { action_id, .. }
@@ -358,6 +374,7 @@ fn id(fact: &Fact) -> Uuid {
         | Fact::SessionStarted { .. }
         | Fact::SessionEnded { .. }
         | Fact::RunReset { .. }
+        | Fact::SessionReset { .. }
         | Fact::ActionRegranted { .. }
         | Fact::SessionPaused { .. }
         | Fact::SessionResumed { .. }
@@ -376,6 +393,7 @@ pub(crate) fn session_of(fact: &Fact) -> Option<u32> {
         Fact::SessionStarted { session, .. }
         | Fact::SessionEnded { session, .. }
         | Fact::RunReset { session, .. }
+        | Fact::SessionReset { session, .. }
         | Fact::ActionStarted { session, .. }
         | Fact::ActionWarned { session, .. }
         | Fact::ActionDenied { session, .. }
@@ -389,6 +407,7 @@ pub(crate) fn session_of(fact: &Fact) -> Option<u32> {
         | Fact::PolicyChanged { session, .. }
         | Fact::KernelDenied { session, .. } => Some(session.0),
         Fact::ApprovalRequested { wish } => Some(wish.session.0),
+        Fact::ActionRecorded(recorded) => Some(recorded.session.0),
         Fact::KillOrdered { session, .. } => session.map(|session| session.0),
         Fact::AgentStarted { .. }
         | Fact::AgentStopped
@@ -426,9 +445,11 @@ fn outputs(fact: &Fact) -> Result<Payload, serde_json::Error> {
         Fact::PolicyChanged { policy, policy_sha256, generation, .. } => {
             Payload::of(&PolicyChanged { policy, policy_sha256, generation: *generation })
         }
+        Fact::ActionRecorded(recorded) => Ok(recorded.outputs.clone()),
         Fact::ActionEnded { outputs, .. } | Fact::ActionCorrected { outputs, .. } => Ok(outputs.clone()),
         Fact::AgentStopped
         | Fact::RunReset { .. }
+        | Fact::SessionReset { .. }
         | Fact::ActionStarted { .. }
         | Fact::SessionPaused { .. }
         | Fact::SessionResumed { .. }
@@ -454,6 +475,8 @@ struct StateLine<'state> {
     session: Option<&'static str>,
     session_id: Option<u32>,
     run: Option<u64>,
+    #[serde(skip_serializing_if = "is_false")]
+    advisory: bool,
 }
 
 #[derive(Serialize)]
@@ -470,7 +493,7 @@ struct StateAt<'state> {
 }
 
 /// The body of a line that holds the whole state.
-pub(crate) fn state(state: &State, at: Now) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn state(state: &State, at: Now, advisory: bool) -> Result<Vec<u8>, serde_json::Error> {
     let line = StateLine {
         id: Uuid::new_v4(),
         timestamp: timestamp::written(at.wall_micros),
@@ -487,6 +510,7 @@ pub(crate) fn state(state: &State, at: Now) -> Result<Vec<u8>, serde_json::Error
         session: None,
         session_id: None,
         run: None,
+        advisory,
     };
     let mut body = serde_json::to_vec(&line)?;
     body.pop();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::NaiveDate;
-use sentinel_engine::{Attempt, Closing, Fact, GrantSet, Now, ScopeId, SessionEnding, State, Wish};
+use sentinel_engine::{Attempt, Closing, Fact, GrantSet, Now, Recorded, ScopeId, SessionEnding, State, Wish};
 use sentinel_proto::{
     ActionId, ActionName, ApprovalId, Denial, Money, Outcome, Payload, Reason, RiskLevel, RulePlace,
     SessionId, SessionName, Tag,
@@ -178,6 +178,20 @@ pub(crate) fn fact(line: &[u8]) -> Result<(Fact, u64), LineError> {
         ("session", "run.reset") => {
             Fact::RunReset { session: session(&line)?, run: needed(line.run, "run")? }
         }
+        ("session", "session.reset") => {
+            Fact::SessionReset { session: session(&line)?, operator: needed(line.operator, "operator")? }
+        }
+        ("record", _) => Fact::ActionRecorded(Box::new(Recorded {
+            action_id: ActionId(line.id),
+            session: session(&line)?,
+            action: action_name(line.action)?,
+            cost: Money::from_dollars(line.cost_usd).map_err(|_not_one| LineError::Value("cost_usd"))?,
+            outcome: line.outcome,
+            tags: line.tags,
+            duration: micros(line.duration_ms)?,
+            inputs: line.payload.inputs,
+            outputs: line.payload.outputs,
+        })),
         ("action", _) => action(line)?,
         ("kernel", _) => Fact::KernelDenied {
             session: session(&line)?,
@@ -288,7 +302,7 @@ fn action(line: Line) -> Result<Fact, LineError> {
             duration: micros(line.duration_ms)?,
             outputs: line.payload.outputs,
         },
-        Outcome::Recorded | Outcome::Pending | Outcome::Approved | Outcome::Rejected => {
+        Outcome::Recorded | Outcome::Replayed | Outcome::Pending | Outcome::Approved | Outcome::Rejected => {
             return Err(LineError::Value("outcome"));
         }
         Outcome::Success
@@ -363,6 +377,7 @@ fn approval(line: Line) -> Result<Fact, LineError> {
         | Outcome::Abandoned
         | Outcome::Interrupted
         | Outcome::Corrected
+        | Outcome::Replayed
         | Outcome::Aborted
         | Outcome::Blocked
         | Outcome::Warned

@@ -7,6 +7,7 @@ use chrono::NaiveDate;
 use sentinel_proto::{ActionId, ApprovalId, Money, Outcome};
 
 use crate::budget::Total;
+use crate::rate::Starts;
 use crate::state::{ActionTotal, InFlight, Session};
 use crate::{Approval, Fact, MAX_IN_FLIGHT, Now, Permit, State};
 
@@ -44,7 +45,9 @@ impl State {
             | Fact::KillOrdered { .. }
             | Fact::PoliciesReloaded { .. }
             | Fact::Gap { .. }
-            | Fact::ActionWarned { .. } => {}
+            | Fact::ActionWarned { .. }
+            | Fact::ActionRecorded(_) => {}
+            Fact::SessionReset { session, .. } => self.reset(*session),
             Fact::SessionStarted { session, name, policy, policy_sha256, uid, .. } => {
                 self.last_session = self.last_session.max(session.0);
                 if let Some(name) = name {
@@ -115,6 +118,21 @@ impl State {
                 entry.counters.kernel_denials = entry.counters.kernel_denials.saturating_add(*count);
             }
         }
+    }
+
+    /// Forgets what was spent and started. What is in flight stays reserved, and counts when it is settled.
+    fn reset(&mut self, session: sentinel_proto::SessionId) {
+        let Some(entry) = self.sessions.get_mut(&session) else { return };
+        entry.run = entry.run.saturating_add(1);
+        entry.session_total.spent = Money::ZERO;
+        entry.run_total = Total::default();
+        for of_action in entry.actions.values_mut() {
+            of_action.total.spent = Money::ZERO;
+            of_action.count = of_action.in_flight;
+            of_action.starts = Starts::default();
+        }
+        entry.actions.retain(|_, of_action| of_action.in_flight > 0);
+        self.interrupted.retain(|_, action| action.session != session);
     }
 
     fn pause(&mut self, session: sentinel_proto::SessionId, paused: bool) {

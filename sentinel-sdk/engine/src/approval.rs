@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use sentinel_proto::{ActionName, ApprovalId, Money, Payload, RiskLevel, RulePlace, SessionId, Tag};
+use sentinel_proto::{ActionName, ApprovalId, Money, Payload, Reason, RiskLevel, RulePlace, SessionId, Tag};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -16,6 +16,20 @@ use crate::{ActionRequest, GrantSet, Now, Policy, State};
 
 /// Approvals of one session that wait or were given.
 pub const MAX_APPROVALS: u64 = 64;
+
+impl Closing {
+    /// Why an action may not start that has waited for it.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Rejected { note, .. } => Reason::ApprovalRejected { note: note.clone() },
+            Self::Expired { timeout_seconds } => {
+                Reason::ApprovalExpired { timeout_seconds: *timeout_seconds }
+            }
+            Self::Cancelled { message } => Reason::ApprovalCancelled { cause: message.clone() },
+        }
+    }
+}
 
 /// What a human is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use sentinel_proto::{ActionId, ApprovalId, Money, Outcome, Payload, SessionId};
 
 use crate::begin::{begin, floor, grants};
 use crate::state::InFlight;
-use crate::{Approval, Closing, Event, Fact, GrantSet, Now, Policy, SessionEnding, State};
+use crate::{Approval, Closing, Event, Fact, GrantSet, Now, Policy, Recorded, SessionEnding, State};
 
 /// Of a longer command only the beginning is recorded.
 const MOST_COMMAND_BYTES: usize = 8 * 1024;
@@ -22,6 +22,7 @@ impl Event {
             Self::SessionStart { session, .. }
             | Self::SessionEnd { session, .. }
             | Self::RunReset { session }
+            | Self::SessionReset { session, .. }
             | Self::End { session, .. }
             | Self::CancelApproval { session, .. }
             | Self::Pause { session, .. }
@@ -29,6 +30,7 @@ impl Event {
             | Self::PolicyChange { session, .. }
             | Self::KernelDenied { session, .. } => Some(*session),
             Self::Begin(request) => Some(request.session),
+            Self::Record(recorded) => Some(recorded.session),
             Self::Abort { action_id, .. } => state.session_of(*action_id),
             Self::Approve { approval_id, .. } | Self::Reject { approval_id, .. } => {
                 state.approval(*approval_id).map(|approval| approval.wish.session)
@@ -92,6 +94,21 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
             }
             Some(_) | None => Vec::new(),
         },
+        Event::SessionReset { session, operator } => {
+            let is_there = state.run_of(*session).is_some();
+            is_there
+                .then_some(Fact::SessionReset { session: *session, operator: *operator })
+                .into_iter()
+                .collect()
+        }
+        Event::Record(recorded) => {
+            let may = recorded.outcome.is_reportable() || recorded.outcome == Outcome::Replayed;
+            let told = Recorded { duration: whole_micros(recorded.duration), ..(**recorded).clone() };
+            (may && state.is_alive(recorded.session))
+                .then(|| Fact::ActionRecorded(Box::new(told)))
+                .into_iter()
+                .collect()
+        }
         Event::Begin(request) => begin(policy, state, request, now),
         Event::End { action_id, session, outcome, cost, outputs } => match state.in_flight(*action_id) {
             Some(action) if action.session == *session && outcome.is_reportable() => {

@@ -39,6 +39,7 @@ pub fn effects(
             }
             Fact::SessionStarted { session, .. }
             | Fact::RunReset { session, .. }
+            | Fact::SessionReset { session, .. }
             | Fact::ActionCorrected { session, .. } => {
                 spenders.insert(*session);
             }
@@ -61,6 +62,7 @@ pub fn effects(
             | Fact::SessionEnded { .. }
             | Fact::ActionDenied { .. }
             | Fact::ActionWarned { .. }
+            | Fact::ActionRecorded(_)
             | Fact::ApprovalRequested { .. }
             | Fact::ApprovalGiven { .. }
             | Fact::ApprovalClosed { .. }

@@ -4,7 +4,7 @@ use sentinel_proto::{
     ActionId, ActionName, ApprovalId, Money, Outcome, Payload, RiskLevel, SessionId, SessionName, Tag,
 };
 
-use crate::{Attempt, Operator, ScopeId, SessionEnding};
+use crate::{Attempt, Operator, Recorded, ScopeId, SessionEnding};
 
 /// Something that happened outside, or that somebody asks for. Ids come with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,15 @@ pub enum Event {
         /// Which.
         session: SessionId,
     },
+    /// A session begins to count anew, under the same name.
+    SessionReset {
+        /// Which.
+        session: SessionId,
+        /// Whose uid.
+        operator: u32,
+    },
+    /// An application tells of something that it did without asking. Decides nothing, charges nothing.
+    Record(Box<Recorded>),
     /// An application asks for an action to start.
     Begin(Box<ActionRequest>),
     /// An application says that its action has ended. Of an unknown, ended or foreign action: no facts. Of one that was interrupted it corrects

@@ -53,6 +53,15 @@ pub enum Fact {
         /// Its number, from 1.
         run: u64,
     },
+    /// A session counts anew: what it had spent and started is forgotten, but for what is in flight.
+    SessionReset {
+        /// Which.
+        session: SessionId,
+        /// Whose uid.
+        operator: u32,
+    },
+    /// Something that an application told of.
+    ActionRecorded(Box<Recorded>),
     /// An action was let start: its cost is reserved.
     ActionStarted {
         /// Which.
@@ -278,6 +287,29 @@ pub enum Fact {
         /// How many.
         count: u64,
     },
+}
+
+/// What an application told of without asking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The id of its line.
+    pub action_id: ActionId,
+    /// In which session.
+    pub session: SessionId,
+    /// The action's name.
+    pub action: ActionName,
+    /// What it is said to have cost. It is charged to no budget.
+    pub cost: Money,
+    /// How it is said to have ended.
+    pub outcome: Outcome,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+    /// How long it is said to have taken.
+    pub duration: Duration,
+    /// What it is said to have been called with.
+    pub inputs: Payload,
+    /// What is said to have come out.
+    pub outputs: Payload,
 }
 
 /// Why a session ended.

@@ -41,7 +41,7 @@ pub use calendar::{Hours, Span, TimeZone, UnknownTimeZone};
 pub use decide::decide;
 pub use effects::{baseline, effects};
 pub use event::{ActionRequest, Event};
-pub use fact::{Attempt, Effect, Fact, SessionEnding};
+pub use fact::{Attempt, Effect, Fact, Recorded, SessionEnding};
 pub use grant::{GrantSet, ScopeId};
 pub use policy::{
     ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,

@@ -130,6 +130,12 @@ impl State {
         })
     }
 
+    /// How often each action of a session was started, and what it cost, reservations included.
+    pub fn action_totals(&self, session: SessionId) -> impl Iterator<Item = (&ActionName, u64, Money)> {
+        let actions = self.sessions.get(&session).map(|session| session.actions.iter());
+        actions.into_iter().flatten().map(|(name, total)| (name, total.count, total.total.committed()))
+    }
+
     /// An action in flight; none where it is unknown or has ended.
     #[must_use]
     pub fn in_flight(&self, action_id: ActionId) -> Option<&InFlight> {

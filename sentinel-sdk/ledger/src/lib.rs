@@ -31,14 +31,16 @@ mod head_file;
 mod memory;
 mod segments;
 mod tail;
+mod turns;
 mod verify;
 
 pub use chain::{Broken, Head};
-pub use file::{FileLog, LedgerError, Limits, Opened, TornTail};
+pub use file::{CaughtUp, FileLog, LedgerError, Limits, Opened, TornTail};
 pub use head_file::head_file;
 pub use memory::{MemoryError, MemoryLog};
 pub use segments::{rotated, segments};
 pub use tail::{Follow, last_lines};
+pub use turns::{Member, Turn, Turns};
 pub use verify::{Summary, VerifyError, verify, verify_parts};
 
 /// Where lines are appended to.

@@ -26,6 +26,8 @@ pub enum Outcome {
     Corrected,
     /// It was let start but its doors could not be opened; refunded, its body never ran.
     Aborted,
+    /// Its recorded outcome was returned instead of running it.
+    Replayed,
     /// It was not let start.
     Blocked,
     /// It broke a rule, and goes on: the policy isn't strict.
@@ -61,6 +63,7 @@ impl Outcome {
             Self::Interrupted => "interrupted",
             Self::Corrected => "corrected",
             Self::Aborted => "aborted",
+            Self::Replayed => "replayed",
             Self::Blocked => "blocked",
             Self::Warned => "warned",
             Self::Pending => "pending",

@@ -10,6 +10,10 @@ pub(crate) fn fact(fact: &mut Fact) {
     match fact {
         Fact::ActionStarted { inputs, .. } | Fact::ActionDenied { inputs, .. } => clean(inputs),
         Fact::ActionEnded { outputs, .. } | Fact::ActionCorrected { outputs, .. } => clean(outputs),
+        Fact::ActionRecorded(recorded) => {
+            clean(&mut recorded.inputs);
+            clean(&mut recorded.outputs);
+        }
         Fact::ApprovalRequested { wish } => clean(&mut wish.inputs),
         Fact::ApprovalGiven { note, .. } => clean_note(note),
         Fact::ApprovalClosed { closing: Closing::Rejected { note, .. }, .. } => clean_note(note),
@@ -19,6 +23,7 @@ pub(crate) fn fact(fact: &mut Fact) {
         | Fact::AgentStopped
         | Fact::SessionEnded { .. }
         | Fact::RunReset { .. }
+        | Fact::SessionReset { .. }
         | Fact::ActionWarned { .. }
         | Fact::ActionRegranted { .. }
         | Fact::ApprovalClosed { .. }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 use proptest::prelude::*;
-use sentinel_engine::{Attempt, Closing, Fact, GrantSet, ScopeId, SessionEnding, Wish};
+use sentinel_engine::{Attempt, Closing, Fact, GrantSet, Recorded, ScopeId, SessionEnding, Wish};
 use sentinel_proto::{
     ActionId, ActionName, ApprovalId, BudgetScope, Denial, Money, Outcome, Payload, Reason, RiskLevel,
     RulePlace, SessionId, SessionName, Tag,
@@ -23,6 +23,8 @@ pub(super) fn fact() -> impl Strategy<Value = Fact> {
         4 => action_denied(),
         4 => action_ended(),
         2 => action_corrected(),
+        2 => action_recorded(),
+        1 => (session(), any::<u32>()).prop_map(|(session, operator)| Fact::SessionReset { session, operator }),
         2 => action_warned(),
         2 => approval(),
         2 => order(),
@@ -296,6 +298,26 @@ fn action_denied() -> impl Strategy<Value = Fact> {
             denial,
             inputs,
             pid,
+        },
+    )
+}
+
+fn action_recorded() -> impl Strategy<Value = Fact> {
+    let outcome = prop::sample::select(vec![Outcome::Success, Outcome::Error, Outcome::Replayed]);
+    let of = (action_id(), session(), action_name(), tags());
+    (of, outcome, money(), 0..4_000_000_000_000_000_u64, (payload(), payload())).prop_map(
+        |((action_id, session, action, tags), outcome, cost, micros, (inputs, outputs))| {
+            Fact::ActionRecorded(Box::new(Recorded {
+                action_id,
+                session,
+                action,
+                cost,
+                outcome,
+                tags,
+                duration: Duration::from_micros(micros),
+                inputs,
+                outputs,
+            }))
         },
     )
 }

@@ -26,7 +26,7 @@ fn dollars(text: &str) -> Money {
 
 /// The body, with a readable id in place of one that may be new each time.
 fn told(fact: &Fact, session: Option<&str>) -> String {
-    let (id, body) = line::body(fact, AT, session).unwrap();
+    let (id, body) = line::body(fact, AT, session, false).unwrap();
     String::from_utf8(body).unwrap().replace(&id.to_string(), "ID")
 }
 
@@ -129,7 +129,7 @@ fn rebuilt(fact: &Fact, at: Now) -> (Fact, u64) {
         _ => line::session_of(fact).map(|_| "s1"),
     };
     let mut log = MemoryLog::new();
-    log.append(&[line::body(fact, at, session).unwrap().1]).unwrap();
+    log.append(&[line::body(fact, at, session, false).unwrap().1]).unwrap();
     let lines: Vec<&[u8]> = log.lines().collect();
     let [line] = lines[..] else { panic!("a fact is one line") };
     rebuild::fact(line).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(line)))

@@ -14,6 +14,8 @@ fn outcomes(facts: &[Fact]) -> Vec<Outcome> {
         Fact::AgentStarted { .. }
         | Fact::ActionWarned { .. }
         | Fact::ActionCorrected { .. }
+        | Fact::ActionRecorded(_)
+        | Fact::SessionReset { .. }
         | Fact::ActionRegranted { .. }
         | Fact::ApprovalRequested { .. }
         | Fact::ApprovalGiven { .. }

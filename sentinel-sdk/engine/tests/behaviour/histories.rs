@@ -78,7 +78,12 @@ impl Books {
                 self.run.retain(|(of, _), _| of != session);
                 self.action.retain(|(of, _), _| of != session);
             }
-            Fact::SessionEnded { .. }
+            Fact::SessionReset { session, .. } => {
+                self.session.remove(session);
+                self.action.retain(|(of, _), _| of != session);
+            }
+            Fact::ActionRecorded(_)
+            | Fact::SessionEnded { .. }
             | Fact::AgentStarted { .. }
             | Fact::AgentStopped
             | Fact::SessionStarted { .. }

@@ -22,6 +22,7 @@ pub(crate) enum Move {
     Abort { which: Index },
     Abandon { which: Index },
     Reset { session: usize },
+    Anew { session: usize },
     Restart { session: usize },
     Tick,
     AgentRestart { adopts: bool },
@@ -60,6 +61,7 @@ pub(crate) fn histories() -> impl Strategy<Value = Vec<Move>> {
         1 => index().prop_map(|which| Move::Abort { which }),
         1 => index().prop_map(|which| Move::Abandon { which }),
         1 => (0..2_usize).prop_map(|session| Move::Reset { session }),
+        1 => (0..2_usize).prop_map(|session| Move::Anew { session }),
         1 => (0..2_usize).prop_map(|session| Move::Restart { session }),
         2 => Just(Move::Tick),
         1 => any::<bool>().prop_map(|adopts| Move::AgentRestart { adopts }),
@@ -210,6 +212,9 @@ impl Player {
             }
             Move::Reset { session } => {
                 self.world.step(Event::RunReset { session: SESSIONS[*session] });
+            }
+            Move::Anew { session } => {
+                self.world.step(Event::SessionReset { session: SESSIONS[*session], operator: 0 });
             }
             Move::Restart { session } => {
                 let session = SESSIONS[*session];

@@ -11,7 +11,7 @@ mod parts_tests;
 mod tests;
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +49,17 @@ pub struct Opened {
     pub gap: Option<Head>,
 }
 
+/// Where a log that others write too stands, after it caught up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaughtUp {
+    /// It goes on in its file.
+    Here,
+    /// Somebody has moved its file away: what comes belongs in a new part.
+    Moved,
+    /// Another part is there: it has to be opened anew.
+    Replaced,
+}
+
 /// What a sync needs to know, on whichever thread.
 #[derive(Debug)]
 struct Written {
@@ -72,6 +83,7 @@ pub struct FileLog {
     head: Head,
     /// The bytes that were acknowledged.
     length: u64,
+    sharing: parts::Sharing,
     /// What is in the file is unknown: a failed write could not be taken back.
     poisoned: bool,
     buffer: Vec<u8>,
@@ -107,13 +119,35 @@ impl FileLog {
     pub fn open_with<E: std::fmt::Display>(
         path: &Path,
         limits: Limits,
+        on_line: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Opened, LedgerError> {
+        Self::open_for(path, limits, parts::Sharing::Nobody, on_line)
+    }
+
+    /// [`FileLog::open`] for one of many processes that write the same ledger. They take turns by a lock of their own, which whoever calls this,
+    /// or anything that changes the log, holds; and each first [catches up](FileLog::catch_up).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_shared<E: std::fmt::Display>(
+        path: &Path,
+        limits: Limits,
+        on_line: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Opened, LedgerError> {
+        Self::open_for(path, limits, parts::Sharing::Others, on_line)
+    }
+
+    fn open_for<E: std::fmt::Display>(
+        path: &Path,
+        limits: Limits,
+        sharing: parts::Sharing,
         mut on_line: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Opened, LedgerError> {
         let failed = |what| move |cause| LedgerError::Io { path: path.to_owned(), what, cause };
         let folder = folder_of(path);
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("created"))?;
         let file = Arc::new(parts::open(path, false).map_err(failed("opened"))?);
-        parts::lock(&file, path)?;
+        parts::lock(&file, path, sharing)?;
         parts::tidy(path, &file).map_err(failed("tidied up"))?;
         // A new file's name must survive a crash like its contents.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("made durable"))?;
@@ -137,6 +171,7 @@ impl FileLog {
             rotate_at: limits.segment_bytes,
             head,
             length: 0,
+            sharing,
             poisoned: false,
             buffer: Vec::new(),
         };
@@ -207,6 +242,71 @@ impl FileLog {
             }),
             Some(_) | None => Ok(torn),
         }
+    }
+
+    /// Hands every line to `on_line` that others have written since. What a process that died left half written is set aside.
+    ///
+    /// # Errors
+    /// As [`FileLog::open`]: then nothing more can be said of what is in the file, and nothing should be appended.
+    pub fn catch_up<E: std::fmt::Display>(
+        &mut self,
+        mut on_line: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<CaughtUp, LedgerError> {
+        let failed = |cause| LedgerError::Io { path: self.path.clone(), what: "read", cause };
+        let place = parts::place(&self.file, &self.path).map_err(failed)?;
+        let length = match place {
+            parts::Place::Own(length) => length,
+            // What they wrote before somebody moved it away is in there all the same.
+            parts::Place::Nothing => self.file.metadata().map_err(failed)?.len(),
+            parts::Place::Another => return Ok(CaughtUp::Replaced),
+        };
+        if length != self.length || self.poisoned {
+            self.read_on(length, &mut on_line)?;
+        }
+        Ok(if place == parts::Place::Nothing { CaughtUp::Moved } else { CaughtUp::Here })
+    }
+
+    fn read_on<E: std::fmt::Display>(
+        &mut self,
+        length: u64,
+        on_line: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), LedgerError> {
+        if length < self.length {
+            return Err(LedgerError::HeadMissing {
+                path: self.path.clone(),
+                head: head_file(&self.path),
+                found: length,
+                expected: self.head.seq,
+                hash: self.head.hash.clone(),
+            });
+        }
+        let failed = |cause| LedgerError::Io { path: self.path.clone(), what: "read", cause };
+        let mut new = Vec::new();
+        let file = Arc::clone(&self.file);
+        (&*file).seek(SeekFrom::Start(self.length)).map_err(failed)?;
+        (&*file).read_to_end(&mut new).map_err(failed)?;
+        let mut rest = new.as_slice();
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, behind) = rest.split_at_checked(end).unwrap_or_default();
+            let number = self.head.seq.saturating_add(1);
+            let broken = |what| LedgerError::Broken { path: self.path.clone(), line: number, what };
+            let head = self.head.check(line).map_err(broken)?;
+            on_line(line).map_err(|cause| LedgerError::Unreadable {
+                path: self.path.clone(),
+                line: number,
+                cause: cause.to_string(),
+            })?;
+            self.head = head;
+            self.length =
+                self.length.saturating_add(u64::try_from(end).unwrap_or(u64::MAX)).saturating_add(1);
+            rest = behind.get(1..).unwrap_or_default();
+        }
+        if !rest.is_empty() {
+            self.set_aside(rest)?;
+        }
+        self.poisoned = false;
+        self.tell_written();
+        Ok(())
     }
 
     /// Moves a torn line into a file of its own: nothing is silently dropped.
@@ -304,7 +404,7 @@ impl Log for FileLog {
     fn rotate(&mut self, body: &[u8]) -> Result<(), LedgerError> {
         let mut first_line = Vec::new();
         let head = self.head.seal_first(body, &mut first_line);
-        match parts::begin(&self.path, &self.file, self.first_seq, &first_line) {
+        match parts::begin(&self.path, &self.file, self.first_seq, &first_line, self.sharing) {
             Ok(file) => {
                 self.file = Arc::new(file);
                 self.length = u64::try_from(first_line.len()).unwrap_or(u64::MAX);

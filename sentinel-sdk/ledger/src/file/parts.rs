@@ -20,13 +20,52 @@ pub(super) fn open(path: &Path, is_new: bool) -> io::Result<File> {
     if is_new { options.create_new(true).open(path) } else { options.create(true).open(path) }
 }
 
+/// Who else may have a ledger's file open for appending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    Nobody,
+    /// Whoever shares it, and takes turns.
+    Others,
+}
+
+impl Sharing {
+    const fn lock(self) -> FlockOperation {
+        match self {
+            Self::Nobody => FlockOperation::NonBlockingLockExclusive,
+            Self::Others => FlockOperation::NonBlockingLockShared,
+        }
+    }
+}
+
 /// Keeps other writers out for as long as the file is open.
-pub(super) fn lock(file: &File, path: &Path) -> Result<(), LedgerError> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+pub(super) fn lock(file: &File, path: &Path, sharing: Sharing) -> Result<(), LedgerError> {
+    match rustix::fs::flock(file, sharing.lock()) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Busy(path.to_owned())),
         Err(error) => Err(LedgerError::Io { path: path.to_owned(), what: "locked", cause: error.into() }),
     }
+}
+
+/// What stands where an open file was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It, with so many bytes.
+    Own(u64),
+    /// Another file.
+    Another,
+    /// Nothing.
+    Nothing,
+}
+
+/// What stands at that path.
+pub(super) fn place(file: &File, path: &Path) -> io::Result<Place> {
+    let there = match std::fs::symlink_metadata(path) {
+        Err(gone) if gone.kind() == ErrorKind::NotFound => return Ok(Place::Nothing),
+        there => there?,
+    };
+    let open = file.metadata()?;
+    let is_own = (open.dev(), open.ino()) == (there.dev(), there.ino());
+    Ok(if is_own { Place::Own(there.len()) } else { Place::Another })
 }
 
 /// Whether this open file is the one at that path.
@@ -41,12 +80,18 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// Begins a part: the old one gets its name among the rotated ones, the new one takes its place.
-pub(super) fn begin(path: &Path, old: &File, first_seq: u64, first_line: &[u8]) -> io::Result<File> {
+pub(super) fn begin(
+    path: &Path,
+    old: &File,
+    first_seq: u64,
+    first_line: &[u8],
+    sharing: Sharing,
+) -> io::Result<File> {
     let unready = unready(path);
     remove(&unready)?;
     let made = (|| {
         let mut new = open(&unready, true)?;
-        rustix::fs::flock(&new, FlockOperation::NonBlockingLockExclusive)?;
+        rustix::fs::flock(&new, sharing.lock())?;
         new.write_all(first_line)?;
         new.sync_all()?;
         old.sync_data()?;

@@ -1,0 +1,230 @@
+//! Embedded mode: the authority in the process itself, without an agent, and without root.
+//!
+//! Same decisions, same ledger, but advisory: whoever shares the process, or can write its folder, can get around it. Nothing is enforced by the
+//! kernel. Processes that name the same folder share budgets, rates and the ledger.
+//!
+//! Invariant: an authority that can't take its turn, or whose policy could not be read, lets nothing start.
+
+mod policy;
+mod share;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+use sentinel_proto::app::{ApprovalAnswer, Ended, RefusalCode, Refused, Reply, Request, RequestId};
+use sentinel_proto::{ActionId, ApprovalId, Denial, Reason, SessionName};
+
+use crate::pool::PerProcess;
+
+pub use policy::{EmbeddedPolicy, PolicyError};
+pub use share::{ActionStats, Record, Snapshot};
+
+use share::Share;
+
+/// Where the ledger is when `AGENT_SENTINEL_HOME` doesn't say: below the folder that the process was in when it first needed it.
+pub const DEFAULT_HOME: &str = ".agent-sentinel";
+/// The session of all that don't name one.
+const DEFAULT_SESSION: &str = "default";
+/// Of the environment: which session.
+const SESSION: &str = "AGENT_SENTINEL_SESSION";
+const HOME: &str = "AGENT_SENTINEL_HOME";
+const POLICY: &str = "AGENT_SENTINEL_POLICY";
+
+/// The authority of the processes that share a folder.
+#[derive(Debug)]
+pub struct Embedded {
+    ledger: PathBuf,
+    session: SessionName,
+    policy: PerProcess<Mutex<Arc<EmbeddedPolicy>>>,
+    share: PerProcess<Mutex<Option<Share>>>,
+}
+
+impl Embedded {
+    /// The authority of this folder. Nothing is opened yet.
+    #[must_use]
+    pub fn new(home: &Path) -> Self {
+        // A process that changes its folder goes on with the same ledger.
+        let home = std::path::absolute(home).unwrap_or_else(|_| home.to_owned());
+        let named = std::env::var(SESSION).ok().and_then(|name| SessionName::new(name).ok());
+        let default = || SessionName::new(DEFAULT_SESSION).unwrap_or_else(|_| unreachable!("it is a name"));
+        Self {
+            ledger: home.join("ledger.jsonl"),
+            session: named.unwrap_or_else(default),
+            policy: PerProcess::new(),
+            share: PerProcess::new(),
+        }
+    }
+
+    /// The authority of `$AGENT_SENTINEL_HOME`, else of [`DEFAULT_HOME`], under the policy in the file `$AGENT_SENTINEL_POLICY`, if there is one.
+    /// One that can't be read lets nothing start.
+    #[must_use]
+    pub fn of_environment() -> Self {
+        let given = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let embedded = Self::new(Path::new(given(HOME).as_deref().unwrap_or_else(|| DEFAULT_HOME.as_ref())));
+        if let Some(path) = given(POLICY) {
+            embedded
+                .set_policy(EmbeddedPolicy::read(Path::new(&path)).unwrap_or_else(EmbeddedPolicy::failed));
+        }
+        embedded
+    }
+
+    /// The ledger's file.
+    #[must_use]
+    pub fn ledger(&self) -> &Path {
+        &self.ledger
+    }
+
+    /// What decides from now on in this process.
+    pub fn set_policy(&self, policy: EmbeddedPolicy) {
+        *self.own_policy().lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// What decides in this process.
+    #[must_use]
+    pub fn policy(&self) -> Arc<EmbeddedPolicy> {
+        Arc::clone(&self.own_policy().lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn own_policy(&self) -> &Mutex<Arc<EmbeddedPolicy>> {
+        self.policy.get_or_make(|parents| {
+            Mutex::new(match parents.map(Mutex::try_lock) {
+                None => Arc::default(),
+                Some(Ok(policy)) => Arc::clone(&policy),
+                Some(Err(TryLockError::Poisoned(policy))) => Arc::clone(&policy.into_inner()),
+                // Half a moment ago another policy was about to be set.
+                Some(Err(TryLockError::WouldBlock)) => Arc::new(EmbeddedPolicy::Failed(
+                    "this process was forked while its parent's policy changed; configure it again"
+                        .to_owned(),
+                )),
+            })
+        })
+    }
+
+    /// Does something in this process's turn.
+    fn with<T>(&self, turn: impl FnOnce(&mut Share) -> Result<T, Denial>) -> Result<T, Denial> {
+        let policy = self.policy();
+        let share = self.share.get_or_make(|_parents| Mutex::new(None));
+        let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = match share.take() {
+            Some(share) => share,
+            None => Share::join(&self.ledger, &self.session)?,
+        };
+        own.follow(&policy)?;
+        let done = turn(&mut own);
+        *share = Some(own);
+        done
+    }
+
+    /// Answers as the host agent does.
+    pub(crate) fn answer(&self, request: Request) -> Reply {
+        let number = number_of(&request);
+        let refused = |denial: Denial| {
+            Reply::Refused(Refused {
+                request: number,
+                code: RefusalCode::Failed,
+                message: denial.to_string(),
+            })
+        };
+        match request {
+            Request::Begin(begin) => {
+                let request = begin.request;
+                let answer = self
+                    .with(|share| share.begin(begin))
+                    .unwrap_or_else(|denial| share::denied(request, denial));
+                Reply::Decision(Box::new(answer))
+            }
+            Request::End(end) => {
+                let settled = self.with(|share| share.end(end)).unwrap_or(false);
+                Reply::Ended(Ended { request: number.unwrap_or(0), settled })
+            }
+            Request::AwaitApproval(of) => match self.with(|share| share.word_on(of.approval)) {
+                Ok(Some(word)) => approval(of.request, of.approval, word),
+                Ok(None) => Reply::Refused(Refused {
+                    request: number,
+                    code: RefusalCode::Busy,
+                    message: "nobody has spoken yet".to_owned(),
+                }),
+                Err(denial) => refused(denial),
+            },
+            Request::CancelApproval(of) => {
+                let cancelled = self.with(|share| share.cancel(of.approval));
+                match cancelled {
+                    Ok(()) => {
+                        let cause = "it was cancelled by who asked for it".to_owned();
+                        let reason = Reason::ApprovalCancelled { cause };
+                        approval(of.request, of.approval, Err(Denial { reason, rule: None }))
+                    }
+                    Err(denial) => refused(denial),
+                }
+            }
+            Request::Totals(ask) => match self.with(|share| share.totals(ask.request)) {
+                Ok(totals) => Reply::Totals(totals),
+                Err(denial) => refused(denial),
+            },
+            Request::ResetRun(ask) => match self.with(|share| share.reset_run(ask.request)) {
+                Ok(totals) => Reply::Totals(totals),
+                Err(denial) => refused(denial),
+            },
+            Request::Denials(ask) => {
+                Reply::Denials(sentinel_proto::app::DenialList { request: ask.request, denials: Vec::new() })
+            }
+            Request::Hello(_) => refused(Denial {
+                reason: Reason::InvalidRequest { cause: "there is no conversation here".to_owned() },
+                rule: None,
+            }),
+        }
+    }
+
+    /// What was spent, and how often what was started.
+    ///
+    /// # Errors
+    /// The ledger can't be read.
+    pub fn snapshot(&self) -> Result<Snapshot, Denial> {
+        self.with(|share| share.snapshot())
+    }
+
+    /// Writes a line about something that was done elsewhere. Decides nothing, and charges nothing.
+    ///
+    /// # Errors
+    /// The ledger can't be written.
+    pub fn record(&self, record: Record) -> Result<ActionId, Denial> {
+        self.with(|share| share.record(record))
+    }
+
+    /// A human says yes or no, in this process.
+    ///
+    /// # Errors
+    /// Nothing waits under this id, this user may not say so, or the ledger can't be written.
+    pub fn decide_approval(
+        &self,
+        id: ApprovalId,
+        approved: bool,
+        note: Option<String>,
+    ) -> Result<(), Denial> {
+        self.with(|share| share.decide_approval(id, approved, note))
+    }
+
+    /// Gives the session its budgets back. What is in flight stays reserved.
+    ///
+    /// # Errors
+    /// The ledger can't be written.
+    pub fn reset_session(&self) -> Result<(), Denial> {
+        self.with(|share| share.reset_session())
+    }
+}
+
+fn approval(request: RequestId, approval: ApprovalId, word: Result<(), Denial>) -> Reply {
+    let denial = word.err();
+    Reply::Approval(Box::new(ApprovalAnswer { request, approval, approved: denial.is_none(), denial }))
+}
+
+const fn number_of(request: &Request) -> Option<RequestId> {
+    match request {
+        Request::Hello(_) => None,
+        Request::Begin(begin) => Some(begin.request),
+        Request::End(end) => end.request,
+        Request::AwaitApproval(of) | Request::CancelApproval(of) => Some(of.request),
+        Request::Denials(denials) => Some(denials.request),
+        Request::Totals(ask) | Request::ResetRun(ask) => Some(ask.request),
+    }
+}
