@@ -13,7 +13,6 @@ from unittest import mock
 import _load  # noqa: F401
 from _platform import TOKEN, Platform
 
-from agent_sentinel import kill_switch
 from agent_sentinel.errors import AgentKilledError, ConfigurationError, KillSwitchUnavailableError
 from agent_sentinel.kill_switch import KillSwitchClient
 
@@ -109,6 +108,7 @@ class KillSwitch(unittest.TestCase):
 
     def test_unknown_means_no_unless_it_was_said_to_mean_yes(self) -> None:
         self.configure()
+        answer: Any
         for answer in ((500, {}), (401, {}), (204, {}), (200, []), (200, {"is_killed": "false"}), (200, {"is_killed": None}), (200, b"{")):
             self.platform.kill_answer = answer
             with self.assertRaises(KillSwitchUnavailableError, msg=str(answer)) as raised:
@@ -128,7 +128,7 @@ class KillSwitch(unittest.TestCase):
 
     def test_an_answer_is_kept_for_its_time(self) -> None:
         now = time.monotonic()
-        with mock.patch.object(kill_switch.time, "monotonic", side_effect=lambda: now):
+        with mock.patch("agent_sentinel.kill_switch.time.monotonic", side_effect=lambda: now):
             self.configure(cache_ttl=5.0)
             for _ in range(3):
                 KillSwitchClient.check("a")
@@ -153,9 +153,12 @@ class KillSwitch(unittest.TestCase):
 
     def test_wrong_settings_are_told_and_change_nothing(self) -> None:
         self.configure(agent_id="a")
-        for wrong in ({"cache_ttl": -1}, {"cache_ttl": float("nan")}, {"fail_open": 1}, {"platform_url": "http://example.com"}, {"api_token": ""}):
+        wrongs: list[dict[str, Any]] = [
+            {"cache_ttl": -1}, {"cache_ttl": float("nan")}, {"fail_open": 1}, {"platform_url": "http://example.com"}, {"api_token": ""},
+        ]  # fmt: skip
+        for wrong in wrongs:
             with self.assertRaises(ConfigurationError, msg=str(wrong)):
-                KillSwitchClient.configure(**{"platform_url": self.platform.url, "api_token": TOKEN, **wrong})  # type: ignore[arg-type]
+                KillSwitchClient.configure(**{"platform_url": self.platform.url, "api_token": TOKEN, **wrong})
         KillSwitchClient.check()
 
 

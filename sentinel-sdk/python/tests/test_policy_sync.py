@@ -16,7 +16,6 @@ from unittest import mock
 import _load  # noqa: F401
 from _platform import TOKEN, Platform
 
-from agent_sentinel import policy_sync
 from agent_sentinel.errors import ConfigurationError, NetworkError, SyncError
 from agent_sentinel.policy_sync import PolicySync
 
@@ -47,6 +46,7 @@ class Fetch(PolicyCase):
         self.assertEqual((method, path), ("GET", "/api/v1/policies/sync?agent_id=agent-1&run_id=run-1"))
 
     def test_what_is_no_list_of_policies_is_an_error(self) -> None:
+        said: Any
         for said in ({}, {"policies": {}}, 3, None, "x", ["x"], b"[", b'[{"run_budget": NaN}]', b"[" * 100_000):
             self.platform.policies = said
             with self.assertRaises(NetworkError, msg=str(said)[:20]):
@@ -156,6 +156,7 @@ class Held(PolicyCase):
             got.append(merged)
             changed.set()
 
+        said: Any
         self.platform.policies = [{"run_budget": 1.0, "denied_actions": ["a"]}]
         policies = self.policies(refresh_interval=0.02)
         self.assertEqual(policies.start(LOCAL, on_policy), {"run_budget": 1.0, "denied_actions": ["drop_table", "a"]})
@@ -225,10 +226,11 @@ class Cache(PolicyCase):
         self.assertIn(reason, logs.output[0])
 
     def at(self, seconds: float) -> Any:
-        return mock.patch.object(policy_sync.time, "time", return_value=time.time() + seconds)
+        return mock.patch("agent_sentinel.policy_sync.time.time", return_value=time.time() + seconds)
 
     def test_statement_67_a_forged_cache_is_refused_out_loud(self) -> None:
         cache = json.loads(self.cache.read_text())
+        forged: Any
         for forged in (
             {**cache, "content": cache["content"].replace("1.0", "1e9")},
             {**cache, "hmac_sha256": "0" * 64},

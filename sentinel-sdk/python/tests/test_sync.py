@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -130,7 +129,7 @@ sync.enable_remote_sync({self.platform.url!r}, {TOKEN!r}, flush_interval=3600.0,
         for status in (500, 503, 429, 408):
             times: list[float] = []
 
-            def judge(entries: list[dict[str, Any]], status: int = status) -> int:
+            def judge(entries: list[dict[str, Any]], status: int = status, times: list[float] = times) -> int:
                 times.append(time.monotonic())
                 return status
 
@@ -292,9 +291,10 @@ class Configured(unittest.TestCase):
         for url in ("http://example.com", "ftp://127.0.0.1", "127.0.0.1", "", "https://u:p@h", "https://h?a=b", "http://localhost.example.com"):
             with self.assertRaises(ConfigurationError, msg=url):
                 SyncConfig(url, "t")
-        for more in ({"flush_interval": 0}, {"flush_interval": float("nan")}, {"batch_size": 0}, {"max_retries": True}):
+        wrongs: list[dict[str, Any]] = [{"flush_interval": 0}, {"flush_interval": float("nan")}, {"batch_size": 0}, {"max_retries": True}]
+        for more in wrongs:
             with self.assertRaises(ConfigurationError, msg=str(more)):
-                SyncConfig("https://h", "t", **more)  # type: ignore[arg-type]
+                SyncConfig("https://h", "t", **more)
         for token in ("", "a\nb", "a b"):
             with self.assertRaises(ConfigurationError):
                 BackgroundSync(SyncConfig("https://h", token))

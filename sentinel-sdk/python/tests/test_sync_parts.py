@@ -147,6 +147,23 @@ class Parts(SyncCase):
             sync.flush_now()
             self.assertEqual(len(self.platform.seqs()), 3)
 
+    def test_statement_66_a_damaged_or_endless_first_line_does_not_hide_its_part(self) -> None:
+        seqs = self.ledger.actions(3)
+        lines = self.ledger.path.read_bytes().splitlines(keepends=True)
+        for number, first in enumerate((b"{}\n", b"x" * 9_000_000 + b"\n")):
+            self.ledger.path.write_bytes(b"".join([first, *lines[1:]]))
+            with self.assertLogs("agent_sentinel.sync", "WARNING"):
+                self.assertTrue(self.sync().flush_now())
+            self.assertEqual(self.platform.seqs(), seqs * (number + 1))
+            (self.home / self.sync()._offset.path.name).unlink()
+
+    def test_statement_66_lines_that_are_not_uploaded_are_passed_for_good(self) -> None:
+        for _ in range(3):
+            self.ledger.record()
+        sync = self.sync()
+        self.assertTrue(sync.flush_now())
+        self.assertEqual(json.loads(sync._offset.path.read_text())["place"]["seq"], 3)
+
     def test_statement_66_a_ledger_that_was_begun_anew_is_uploaded_from_its_first_line(self) -> None:
         old = self.ledger.actions(3)
         sync = self.sync()

@@ -28,11 +28,15 @@ logger = logging.getLogger("agent_sentinel.sync")
 MOST_LINE_BYTES = 4 * 1024 * 1024
 
 _ROTATED = re.compile(r"ledger-(\d{20})\.jsonl")
+_OURS = re.compile(r"ledger(-\d{20})?\.jsonl")
 # What lies beside a ledger and is no part of it: a part that isn't begun yet, a line that was cut short, and our own files.
 _STRANGERS = re.compile(r".*\.new|.*\.torn-\d+|\..*|.*\.json|.*\.lock|.*\.head|interventions\.jsonl|sync-rejected\.jsonl")
 
 # Device and inode: what a file is, under whatever name.
 _Identity = tuple[int, int]
+
+# Number, hash and keys of a line.
+_Parsed = tuple[int, str, dict[str, Any]]
 
 # Parts that were moved away while the platform could not be reached: more are let go, and counted as missing.
 _MOST_HELD = 16
@@ -72,36 +76,46 @@ class _Part:
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.file = file
         self.name = name
-        file.seek(0)
-        first = _parsed(file.readline(MOST_LINE_BYTES + 1))
+        # A stranger has no ledger line at its beginning. Of a file with a ledger's name, one damaged line must not hide all others.
+        first = self._first_line(3 if _OURS.fullmatch(name) else 1)
         self.id: Optional[str] = first[1] if first else None
         self.first_seq: int = first[0] if first else 0
 
+    def _first_line(self, tries: int) -> Optional[tuple[int, str]]:
+        offset = 0
+        for _ in range(tries):
+            size, parsed = self._next(offset)
+            if parsed is not None:
+                return parsed[0], parsed[1]
+            offset += size
+        return None
+
+    def _next(self, offset: int) -> tuple[int, Optional[_Parsed]]:
+        """How many bytes the line there has, 0 where it isn't whole yet; and what it says, if it is a ledger line."""
+        self.file.seek(offset)
+        raw = self.file.readline(MOST_LINE_BYTES + 1)
+        if raw.endswith(b"\n"):
+            return len(raw), _parsed(raw)
+        size = len(raw)
+        # Too long for a line; on to its end.
+        while len(raw) >= MOST_LINE_BYTES and not raw.endswith(b"\n"):
+            raw = self.file.readline(MOST_LINE_BYTES)
+            size += len(raw)
+        return (size if raw.endswith(b"\n") else 0), None
+
     def line_at(self, offset: int) -> Optional[tuple[int, str]]:
         """Number and hash of the line that begins there."""
-        self.file.seek(offset)
-        parsed = _parsed(self.file.readline(MOST_LINE_BYTES + 1))
+        _, parsed = self._next(offset)
         return (parsed[0], parsed[1]) if parsed else None
 
     def lines(self, offset: int) -> Iterator[Line]:
         """The whole lines from there on. What is damaged is told and left out, never what stands behind it."""
         if self.id is None:
             return
-        self.file.seek(offset)
         while True:
-            raw = self.file.readline(MOST_LINE_BYTES + 1)
-            size = len(raw)
-            if not raw.endswith(b"\n"):
-                if size <= MOST_LINE_BYTES:
-                    return
-                # Too long for a line; on to its end.
-                while raw and not raw.endswith(b"\n"):
-                    raw = self.file.readline(MOST_LINE_BYTES)
-                    size += len(raw)
-                if not raw:
-                    return
-                raw = b""
-            parsed = _parsed(raw)
+            size, parsed = self._next(offset)
+            if size == 0:
+                return
             if parsed is None:
                 logger.warning("a line at byte %d of `%s` is no ledger line, and is left out", offset, self.name)
             else:
@@ -315,7 +329,7 @@ def _files(home: Path) -> list[tuple[Path, os.stat_result]]:
         return []
 
 
-def _parsed(raw: bytes) -> Optional[tuple[int, str, dict[str, Any]]]:
+def _parsed(raw: bytes) -> Optional[_Parsed]:
     """Number, hash and keys of a line; none where it is no ledger line."""
     if not raw.endswith(b"\n"):
         return None

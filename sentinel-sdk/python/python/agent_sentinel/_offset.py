@@ -124,9 +124,10 @@ class Offset:
                 "the lines %d to %d are not in `%s`; they are uploaded when their file is moved back there",
                 first, last, self.path.parent,
             )
-            self.missing.append((first, last))
+            self.missing = [*self.missing, (first, last)]
             if len(self.missing) > MOST_MISSING:
-                logger.error("the missing lines %d to %d are no longer waited for", *self.missing.pop(0))
+                logger.error("the missing lines %d to %d are no longer waited for", *self.missing[0])
+                self.missing = self.missing[1:]
         self.place = line.place
 
     def restart(self, ignored: frozenset[str]) -> None:

@@ -179,7 +179,7 @@ class BackgroundSync:
     def _upload(self, pause: Pause, deadline: Optional[float]) -> bool:
         ledger, offset, send_all = self._ledger, self._offset, self._ingest.send_all
         offset.load()
-        before = offset.place
+        before = (offset.place, offset.missing)
         if ledger.is_another(offset.place):
             # First what is left of the one that it followed.
             if not send_all(ledger.after(offset.place, offset.ignored, with_current=False), pause, deadline):
@@ -192,7 +192,7 @@ class BackgroundSync:
             offset.go_back(first_seq)
         done = send_all(ledger.found(tuple(offset.missing), offset.ignored), pause, deadline)
         done = done and send_all(ledger.after(offset.place, offset.ignored), pause, deadline)
-        if offset.place != before:
+        if (offset.place, offset.missing) != before:
             # Lines that aren't uploaded were passed behind the last batch, or before the first.
             offset.save()
         self._complaint = None
