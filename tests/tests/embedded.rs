@@ -97,6 +97,16 @@ fn a_budget_outlives_the_processes_that_spent_it() {
 }
 
 #[test]
+fn a_run_is_shared_by_its_processes_and_ends_with_the_last() {
+    let home = Home::with_policy("budgets: {run: 1.0}\n");
+    let first = Running::start(home.probe(&["begin=call,0.75", "end", "say=up", "sleep=60000"]));
+    first.wait_for_line("up");
+    assert_eq!(home.run(&["begin=call,0.5"]).lines(), ["begin=call,0.5 deny BUDGET_EXCEEDED"]);
+    drop(first);
+    assert_eq!(home.run(&["begin=call,0.5", "end", "totals"]).lines()[2], "totals session=1.25 run=0.5");
+}
+
+#[test]
 fn what_a_killed_process_had_in_flight_is_charged_and_recorded() {
     let home = Home::with_policy("budgets: {session: 1.0}\n");
     let mut dying = Running::start(home.probe(&["begin=call,0.75", "say=up", "sleep=60000"]));

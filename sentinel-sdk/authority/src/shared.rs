@@ -103,6 +103,14 @@ impl SharedAuthority {
 }
 
 impl SharedTurn<'_> {
+    /// Whether no other process shares it now.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn is_alone(&self) -> io::Result<bool> {
+        self.turns.is_alone()
+    }
+
     /// Whether that member lives.
     ///
     /// # Errors

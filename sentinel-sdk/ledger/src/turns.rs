@@ -37,7 +37,7 @@ impl Member {
     /// One of this number, from 1 to 2^62.
     #[must_use]
     pub const fn new(number: u64) -> Self {
-        Self(if number % Self::MOST == 0 { 1 } else { number % Self::MOST })
+        Self(if number.is_multiple_of(Self::MOST) { 1 } else { number % Self::MOST })
     }
 
     /// Its number.
@@ -87,6 +87,17 @@ impl Turns {
     pub fn join(&self, member: Member) -> io::Result<()> {
         fcntl(self.file.as_fd(), FcntlArg::F_SETLK(&of(member.byte(), libc::F_WRLCK)))?;
         Ok(())
+    }
+
+    /// Whether no other process is a member and lives.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn is_alone(&self) -> io::Result<bool> {
+        // From the first member's byte to the last.
+        let mut lock = flock { l_len: 0, ..of(TURN + 1, libc::F_WRLCK) };
+        fcntl(self.file.as_fd(), FcntlArg::F_GETLK(&mut lock))?;
+        Ok(i32::from(lock.l_type) == libc::F_UNLCK)
     }
 
     /// Whether another process is that member and lives.

@@ -143,7 +143,7 @@ impl Share {
             return Ok(());
         }
         let now = now();
-        let turn = self.shared.take_turn(now).map_err(unavailable)?;
+        let mut turn = self.shared.take_turn(now).map_err(unavailable)?;
         let authority = &mut *turn.authority;
         let known = authority.state().session_named(&self.name);
         self.session = known.unwrap_or_else(|| authority.state().next_session());
@@ -169,6 +169,13 @@ impl Share {
             authority.reload(None, vec![name.to_owned()], vec![changed], now).map_err(unavailable)?;
         }
         authority.bind(self.session, Arc::clone(&rules));
+        // A run ends with the last of its processes.
+        let was_spent =
+            authority.state().totals(self.session).is_some_and(|totals| totals.run != Money::ZERO);
+        if self.sha256.is_none() && was_spent && turn.is_alone().map_err(unavailable)? {
+            abandon_the_dead(&mut turn, self.session, self.member, now)?;
+            turn.authority.step(Event::RunReset { session: self.session }, now).map_err(unavailable)?;
+        }
         drop(turn);
         (self.policy, self.sha256) = (rules, Some(sha256.to_owned()));
         Ok(())
@@ -259,6 +266,11 @@ impl Share {
             .facts
             .iter()
             .any(|fact| matches!(fact, Fact::ActionEnded { action_id: ended, .. } if *ended == action_id)))
+    }
+
+    /// Takes an action back that never ran.
+    pub(super) fn abort(&mut self, action_id: ActionId, cause: &str) -> Result<(), Denial> {
+        self.step(Event::Abort { action_id, cause: cause.to_owned() }).map(drop)
     }
 
     /// What a human has said, if one has.
