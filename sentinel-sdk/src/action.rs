@@ -96,6 +96,11 @@ impl Action {
         self.recorded_inputs(record::payload(inputs))
     }
 
+    /// What it is called with, as JSON text that somebody else has made. What is no JSON is kept as a text.
+    pub fn inputs_json(self, json: &str) -> Self {
+        self.recorded_inputs(record::bounded(json))
+    }
+
     pub(crate) fn recorded_inputs(mut self, inputs: Payload) -> Self {
         self.inputs = inputs;
         self
@@ -151,7 +156,7 @@ impl Action {
             let Some(wish) = approval::wish_of(&reply) else { break (reply, connection) };
             match approval::wait(&client, wish, approval_patience, waiting).await {
                 Word::Yes => {}
-                Word::No(denial) => return Err(Error::denied(&name, denial, client)),
+                Word::No(denial) => return Err(Error::denied(&name, denial, client).of_wish(wish.id)),
             }
         };
         let allows = matches!(&reply, Reply::Decision(answer) if answer.decision == Decision::Allow);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sentinel_proto::app::KernelDenial;
-use sentinel_proto::{Denial, Reason};
+use sentinel_proto::{ApprovalId, Denial, Reason};
 
 use crate::client::Client;
 use crate::explain::RECENT;
@@ -19,14 +19,23 @@ pub struct Error(Box<Kind>);
 #[derive(Debug)]
 enum Kind {
     /// An action was denied: its body has not run.
-    Denied { action: String, denial: Denial, client: Client },
+    Denied { action: String, denial: Denial, approval: Option<ApprovalId>, client: Client },
     /// Something else was asked, and not answered.
     Unanswered { asked: &'static str, denial: Denial, client: Client },
 }
 
 impl Error {
     pub(crate) fn denied(action: &str, denial: Denial, client: Client) -> Self {
-        Self(Box::new(Kind::Denied { action: action.to_owned(), denial, client }))
+        Self(Box::new(Kind::Denied { action: action.to_owned(), denial, approval: None, client }))
+    }
+
+    /// It waits for a human, and whoever asked doesn't.
+    pub(crate) fn of_wish(self, wish: ApprovalId) -> Self {
+        let mut kind = self.0;
+        if let Kind::Denied { approval, .. } = &mut *kind {
+            *approval = Some(wish);
+        }
+        Self(kind)
     }
 
     pub(crate) fn not_begun(action: &str, error: &LinkError, client: Client) -> Self {
@@ -52,6 +61,15 @@ impl Error {
     pub fn denial(&self) -> Option<&Denial> {
         match &*self.0 {
             Kind::Denied { denial, .. } => Some(denial),
+            Kind::Unanswered { .. } => None,
+        }
+    }
+
+    /// The approval that the action waits for, or waited for; none where none is needed.
+    #[must_use]
+    pub fn approval(&self) -> Option<ApprovalId> {
+        match &*self.0 {
+            Kind::Denied { approval, .. } => *approval,
             Kind::Unanswered { .. } => None,
         }
     }

@@ -37,6 +37,27 @@ pub enum Settlement {
     Unknown,
 }
 
+/// How an action ended, as its application tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It did what it should.
+    Success,
+    /// It failed.
+    Error,
+    /// It was given up.
+    Cancelled,
+}
+
+impl Ending {
+    const fn outcome(self) -> Outcome {
+        match self {
+            Self::Success => Outcome::Success,
+            Self::Error => Outcome::Error,
+            Self::Cancelled => Outcome::Cancelled,
+        }
+    }
+}
+
 /// An action that was begun by blocking code.
 ///
 /// Dropped without a word it counts as `cancelled`, or as `panicked` while its thread panics. A guard that came into a
@@ -88,6 +109,25 @@ impl Guard {
     /// It was given up.
     pub fn cancel(self) -> Settlement {
         self.end(Outcome::Cancelled, Payload::null())
+    }
+
+    /// It never ran, whatever let it start. In embedded mode it is refunded; a host agent, which may have opened doors for it, takes it for given up.
+    pub fn withdraw(self, cause: &str) -> Settlement {
+        #[cfg(feature = "embedded")]
+        if let Some(embedded) = self.0.client.clone().as_embedded() {
+            let mut guard = self;
+            guard.0.is_over = true;
+            return match embedded.abort(guard.0.id, cause) {
+                Ok(()) => Settlement::Acknowledged,
+                Err(_unwritten) => Settlement::Unknown,
+            };
+        }
+        self.end(Outcome::Cancelled, record::payload(cause))
+    }
+
+    /// Ends it with outputs that somebody else has made JSON text of. What is no JSON is kept as a text.
+    pub fn end_with_json(self, ending: Ending, outputs: &str) -> Settlement {
+        self.end(ending.outcome(), record::bounded(outputs))
     }
 
     pub(crate) fn end(mut self, outcome: Outcome, outputs: Payload) -> Settlement {

@@ -88,11 +88,20 @@ pub use action::Action;
 pub use client::{Client, DEFAULT_DEADLINE, DEFAULT_SOCKET, Totals};
 pub use error::Error;
 pub use explain::explain;
-pub use guard::{AsyncGuard, Guard, Settlement};
+pub use guard::{AsyncGuard, Ending, Guard, Settlement};
 pub use outcome::GuardedResult;
 pub use sentinel_macros::guarded_action;
 pub use sentinel_proto::app::KernelDenial;
-pub use sentinel_proto::{ActionId, BudgetScope, Denial, Money, MoneyError, Reason, RulePlace};
+pub use sentinel_proto::{
+    ActionId, ApprovalId, BudgetScope, Denial, Money, MoneyError, Reason, Remediation, RulePlace,
+};
+
+/// What stands in the ledger for JSON text that somebody else has made: bounded, and a text where it is no JSON.
+#[doc(hidden)]
+#[must_use]
+pub fn payload_of_json(json: &str) -> sentinel_proto::Payload {
+    record::bounded(json)
+}
 
 /// An action of this name, to be begun by this process.
 pub fn action(name: impl Into<String>) -> Action {

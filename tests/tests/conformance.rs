@@ -1,7 +1,7 @@
 //! Every case of `tests/conformance`, played through every way to reach the authority: the same answers, and the same lines in the ledger.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -163,9 +163,8 @@ fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{text}"))).collect()
 }
 
-fn on_a_host(case: &Case, command: &[&str]) -> Told {
-    let host = Host::with_policy(case.policy.clone());
-    let finished = host.run(command);
+fn on_a_host(host: &Host, case: &Case, command: Command) -> Told {
+    let finished = Finished::of(command);
     assert_eq!(finished.status, Some(0), "{}: {}{}", case.name, finished.stdout, finished.stderr);
     Told { answers: json_lines(&finished.stdout), ledger: host.ledger() }
 }
@@ -173,7 +172,11 @@ fn on_a_host(case: &Case, command: &[&str]) -> Told {
 #[test]
 fn a_rust_application_of_the_host_agent_conforms() {
     let conform = program("conform").display().to_string();
-    play("Rust, host", |case| on_a_host(case, &[&conform, &calls(case)]));
+    play("Rust, host", |case| {
+        let host = Host::with_policy(case.policy.clone());
+        let command = host.run_command(&[], &[&conform, &calls(case)]);
+        on_a_host(&host, case, command)
+    });
 }
 
 /// Lines without what only a host agent can say of them: the difference is one word.
@@ -219,6 +222,53 @@ fn a_rust_application_that_decides_for_itself_conforms() {
         command.arg(calls(case));
         embedded(case, command)
     });
+}
+
+/// What `cargo xtask test` has built the Python package into, and the interpreter that any user may run.
+fn python() -> (PathBuf, &'static str) {
+    let site = std::env::var_os("SENTINEL_PYTHON_SITE")
+        .expect("the Python package is built by `cargo xtask test`; run that instead of `cargo test` alone");
+    (site.into(), "/usr/bin/python3")
+}
+
+#[test]
+fn a_python_application_that_decides_for_itself_conforms() {
+    let (site, interpreter) = python();
+    let conform = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/conform.py");
+    play("Python, embedded", |case| {
+        let mut command = Command::new(interpreter);
+        command.arg(&conform).arg(calls(case)).env("PYTHONPATH", &site).env("CONFORM_POLICY", "policy.yaml");
+        embedded(case, command)
+    });
+}
+
+#[test]
+fn a_python_application_of_the_host_agent_conforms() {
+    let (site, interpreter) = python();
+    let conform = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/conform.py");
+    play("Python, host", |case| {
+        let host = Host::with_policy(case.policy.clone());
+        // A session's user can't read the checkout.
+        let copy = host.folder.join("python");
+        copy_folder(&site, &copy);
+        std::fs::copy(&conform, copy.join("conform.py")).unwrap();
+        let script = copy.join("conform.py").display().to_string();
+        let mut command = host.run_command(&[], &[interpreter, &script, &calls(case)]);
+        command.env("PYTHONPATH", &copy);
+        on_a_host(&host, case, command)
+    });
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 /// Statements that need more than calls: a kill, another process, an operator. Where each is tested.

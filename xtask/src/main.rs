@@ -11,6 +11,7 @@ mod leftovers;
 mod licences;
 mod lint;
 mod object;
+mod python;
 mod reaper;
 mod setup;
 mod soak;

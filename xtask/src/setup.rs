@@ -41,6 +41,9 @@ pub(crate) fn setup(root: &Path) -> anyhow::Result<()> {
     if !Path::new("/usr/bin/python3").exists() {
         packages.push(("python3", "the demo's rogue script and the ledger's verifier"));
     }
+    if output(root, "python3", &["-m", "pip", "--version"]).is_err() {
+        packages.push(("python3-pip", "installs what the Python package is built and checked with"));
+    }
     if toolchain::compiler().is_none() {
         packages.extend(DEBIAN_COMPILER.iter().map(|package| (*package, "compiles the eBPF object")));
     }

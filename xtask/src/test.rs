@@ -11,9 +11,10 @@ use anyhow::{Context as _, bail};
 
 use crate::command::{output, run};
 use crate::leftovers::Snapshot;
+use crate::python::Python;
 use crate::reaper::Reaper;
 use crate::tiers::{Tier, Tiers};
-use crate::{build_ebpf, fuzz, setup, soak};
+use crate::{build_ebpf, fuzz, python, setup, soak};
 
 /// How long each fuzz target runs: long enough to reach what it reached before, and a little more.
 const FUZZ_SECONDS: u32 = 20;
@@ -39,8 +40,11 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
     build_ebpf::build_ebpf(root)?;
     let targets = build(root)?;
     let fuzz_targets = fuzz::build(root)?;
+    let python = python::build(root)?;
     let mut tests = list(root, &targets)?;
     tests.extend(fuzz_targets.iter().map(fuzz::Target::test));
+    let python_tests = python.tests()?;
+    tests.extend_from_slice(&python_tests);
     let rules = Tiers::read(root)?;
     let tiers = rules.sort(&tests)?;
 
@@ -55,7 +59,7 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
             .filter(|(_, tier)| **tier == Tier::Soak)
             .filter_map(|(test, _)| test.strip_prefix(&prefix))
             .collect();
-        if !run_target(target, filter, &soak, &mut count)? {
+        if !run_target(target, &python, filter, &soak, &mut count)? {
             failed_targets.push(format!("{}/{}", target.package, target.name));
         }
     }
@@ -73,6 +77,22 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
                 println!("{finding:#}");
                 count.failed += 1;
                 failed_targets.push(test);
+            }
+        }
+    }
+    for test in &python_tests {
+        if tiers.get(test) != Some(&Tier::Ci) || filter.is_some_and(|filter| !test.contains(filter)) {
+            continue;
+        }
+        match python.run(test) {
+            Ok(ran) => {
+                println!("{test}: {ran} passed, 0 failed");
+                count.passed += ran;
+            }
+            Err(failure) => {
+                println!("{failure:#}");
+                count.failed += 1;
+                failed_targets.push(test.clone());
             }
         }
     }
@@ -196,12 +216,13 @@ pub(crate) fn list(root: &Path, targets: &[Target]) -> anyhow::Result<Vec<String
 /// Runs a test program, without those of its tests that are in tier soak.
 fn run_target(
     target: &Target,
+    python: &Python,
     filter: Option<&str>,
     soak: &[&str],
     count: &mut Count,
 ) -> anyhow::Result<bool> {
     let mut command = target.command();
-    command.args(filter);
+    command.args(filter).env("SENTINEL_PYTHON_SITE", &python.site);
     if !soak.is_empty() {
         // A filter is a part of a name, what is skipped a whole one.
         if filter.is_none() {

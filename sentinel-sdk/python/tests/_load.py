@@ -15,13 +15,13 @@ SOURCE = Path(__file__).resolve().parent.parent / "python"
 
 def load() -> None:
     """After this, `import agent_sentinel.sync` works."""
-    if str(SOURCE) not in sys.path:
-        sys.path.insert(0, str(SOURCE))
     try:
         importlib.import_module("agent_sentinel")
         return
     except ImportError:
         pass
+    if str(SOURCE) not in sys.path:
+        sys.path.insert(0, str(SOURCE))
     for name in [name for name in sys.modules if name.split(".")[0] == "agent_sentinel"]:
         del sys.modules[name]
     package = types.ModuleType("agent_sentinel")

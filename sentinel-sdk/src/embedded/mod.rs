@@ -17,6 +17,7 @@ use sentinel_proto::{ActionId, ApprovalId, Denial, Reason, SessionName};
 use crate::pool::PerProcess;
 
 pub use policy::{EmbeddedPolicy, PolicyError};
+pub use sentinel_authority::{Intervention, LineError, intervention};
 pub use share::{ActionStats, Record, Snapshot};
 
 use share::Share;
@@ -173,6 +174,11 @@ impl Embedded {
                 rule: None,
             }),
         }
+    }
+
+    /// Takes back an action that was let start and never ran.
+    pub(crate) fn abort(&self, action_id: ActionId, cause: &str) -> Result<(), Denial> {
+        self.with(|share| share.abort(action_id, cause))
     }
 
     /// What was spent, and how often what was started.

@@ -1,10 +1,13 @@
 //! The policy of a process that decides for itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use sentinel_engine::Policy;
+use sentinel_proto::Money;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 /// What decides in a process.
@@ -71,6 +74,32 @@ impl EmbeddedPolicy {
     #[must_use]
     pub fn failed(error: PolicyError) -> Self {
         Self::Failed(error.0)
+    }
+
+    /// Budgets, lists, rates and strictness, with the policy's own keys. Null where there is no policy.
+    #[must_use]
+    pub fn summary(&self) -> serde_json::Value {
+        let Self::Configured { policy, .. } = self else { return serde_json::Value::Null };
+        let budgets = &policy.budgets;
+        let actions: BTreeMap<&str, Money> =
+            budgets.actions.iter().map(|(name, limit)| (name.as_str(), limit.amount)).collect();
+        let rates: BTreeMap<&str, serde_json::Value> = policy
+            .rates
+            .iter()
+            .map(|(name, rate)| {
+                let told = json!({"max_count": rate.max_count, "window_seconds": rate.window.as_secs()});
+                (name.as_str(), told)
+            })
+            .collect();
+        json!({
+            "session_budget": budgets.session.map(|limit| limit.amount),
+            "run_budget": budgets.run.map(|limit| limit.amount),
+            "action_budgets": actions,
+            "denied_actions": policy.denied.keys().collect::<Vec<_>>(),
+            "allowed_actions": policy.allowed.as_ref().map(|list| list.names.keys().collect::<Vec<_>>()),
+            "rate_limits": rates,
+            "strict_mode": policy.strict,
+        })
     }
 
     /// Whether there is a policy, whatever its state.

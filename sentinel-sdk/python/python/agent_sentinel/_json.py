@@ -1,0 +1,68 @@
+"""What goes to the ledger as JSON text: never an exception, whatever a program is called with.
+
+Invariant: a value that JSON has no form for leaves a text in its place; nothing else is lost with it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import uuid
+from typing import Any
+
+# Deeper nesting is cut: the ledger's readers have a limit too.
+MOST_DEPTH = 100
+# A text that stands for a value is no longer than this.
+MOST_TEXT = 8192
+
+
+def encoded(value: Any) -> str:
+    """The JSON text of a value."""
+    try:
+        return json.dumps(value, default=_other, allow_nan=False, separators=(",", ":"))
+    except Exception:  # a cycle, a key that is no text, NaN, a property that raises: one value at a time, then
+        return json.dumps(_plain(value, 0, ()), separators=(",", ":"))
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    try:
+        text = str(value)
+    except BaseException as error:  # even a `KeyboardInterrupt` from a broken `__str__` is that value's doing
+        text = f"<{type(value).__name__}: its text can't be made: {type(error).__name__}>"
+    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "…"
+
+
+def _plain(value: Any, depth: int, around: tuple[int, ...]) -> Any:
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
+    if id(value) in around:
+        return "<it holds itself>"
+    if depth >= MOST_DEPTH:
+        return "<too deep>"
+    inside = (*around, id(value))
+    try:
+        if isinstance(value, dict):
+            return {
+                key if isinstance(key, str) else _text(key): _plain(item, depth + 1, inside)
+                for key, item in value.items()
+            }
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [_plain(item, depth + 1, inside) for item in value]
+        return _other(value)
+    except Exception as error:
+        return f"<{type(value).__name__}: it can't be read: {type(error).__name__}>"

@@ -1,0 +1,208 @@
+"""Who decides in this process: the host agent, where `sentinel run` named its socket, or the authority in the process itself.
+
+In host mode the process keeps an account of its own beside the agent's, in its own folder: it is what the program can read, and what
+`configure()` narrows the operator's policy with. The agent's word holds.
+
+Invariant: whatever keeps an answer from coming is an exception; none of them is taken for an *allow*.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional
+
+from . import _native
+from ._home import home_folder
+from .errors import (
+    AgentSentinelError,
+    BudgetExceededError,
+    ConfigurationError,
+    PolicyViolationError,
+    TimeoutError,
+)
+
+logger = logging.getLogger("agent_sentinel")
+
+SOCKET = "AGENT_SENTINEL_SOCKET"
+# What a policy can be wrong in is told as this.
+_MISTAKES = {"INVALID_REQUEST"}
+
+
+class Begun:
+    """An action in flight, with whoever let it start."""
+
+    __slots__ = ("_guards", "id")
+
+    def __init__(self, own: _native.Guard, agents: Optional[_native.Guard]) -> None:
+        self._guards = (own,) if agents is None else (agents, own)
+        self.id = self._guards[0].id
+
+    def end(self, outcome: str, outputs: str, actual_cost_usd: Optional[float] = None) -> None:
+        """Says how it ended. The agent is told first: its doors are shut when this returns."""
+        failed: Optional[_native.Refused] = None
+        for guard in self._guards:
+            try:
+                guard.end(outcome, outputs, actual_cost_usd)
+            except _native.Refused as refused:
+                failed = refused
+        if failed is not None:
+            raise told(failed) from None
+
+
+class Request(NamedTuple):
+    """What is asked for."""
+
+    action: str
+    cost_usd: float
+    tags: list[str]
+    inputs: str
+    risk_level: Optional[str] = None
+    # Seconds to wait for a human's word; none: as long as the policy lets it.
+    patience: Optional[float] = None
+
+
+class Runtime:
+    """The clients of this process, made when they are first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._own: Optional[_native.Client] = None
+        self._agent: Optional[_native.Client] = None
+        self._policy: Optional[tuple[str, str]] = None
+        self._failed: Optional[str] = None
+        self._warned = False
+        self._instead: Optional[Path] = None
+
+    def own(self) -> _native.Client:
+        """The authority in this process. `$AGENT_SENTINEL_HOME` is read once, when it is first needed."""
+        client = self._own
+        if client is None:
+            with self._lock:
+                if self._own is None:
+                    made = _native.Client.embedded(str(self._home()))
+                    if self._failed is not None:
+                        made.fail_policy(self._failed)
+                    elif self._policy is not None:
+                        made.set_policy(*self._policy)
+                    self._own = made
+                client = self._own
+        return client
+
+    def _home(self) -> Path:
+        """The folder of this process's own account.
+
+        A session's user often can't write where the program is. There the account is for the program alone, as the agent has its
+        own: so it goes where it can, rather than keep every action from running.
+        """
+        home = home_folder()
+        if self.agent() is None or _can_be_written(home):
+            return home
+        if self._instead is None:
+            self._instead = Path(tempfile.mkdtemp(prefix="agent-sentinel-"))
+            logger.warning("`%s` can't be written by this user; this program's own ledger is in `%s`", home, self._instead)
+        return self._instead
+
+    def agent(self) -> Optional[_native.Client]:
+        """The host agent, where there is one."""
+        if self._agent is None:
+            socket = os.environ.get(SOCKET)
+            if not socket:
+                return None
+            self._agent = _native.Client.host(socket)
+        return self._agent
+
+    def set_policy(self, name: str, text: Optional[str]) -> None:
+        """Decides by this policy from now on; without a text by none. Raises `ConfigurationError`; then nothing may start."""
+        with self._lock:
+            # Checked where it can't have an effect, also before there is a ledger.
+            try:
+                (self._own or _native.Client.embedded(str(self._home()))).set_policy(name, text)
+            except _native.Refused as refused:
+                self._fail(str(told(refused)))
+                raise ConfigurationError(_message(refused)) from None
+            self._policy = None if text is None else (name, text)
+            self._failed = None
+
+    def fail_policy(self, cause: str) -> None:
+        """Lets nothing start from now on: there is a policy, but nobody knows what it says."""
+        with self._lock:
+            self._fail(cause)
+
+    def _fail(self, cause: str) -> None:
+        self._failed, self._policy = cause, None
+        if self._own is not None:
+            self._own.fail_policy(cause)
+
+    def is_configured(self) -> bool:
+        return self._policy is not None
+
+    def warn_once(self) -> None:
+        """Says that nothing is decided where nobody has said what may run."""
+        if self._warned or self._policy is not None or self._failed is not None or self.agent() is not None:
+            return
+        self._warned = True
+        logger.warning(
+            "no policy: every action is allowed and recorded; call `PolicyEngine.configure(...)` or "
+            "`PolicyEngine.load_from_yaml(...)`, or start the program with `sentinel run`"
+        )
+
+    def begin(self, request: Request, human: Optional[Callable[[], object]] = None) -> Begun:
+        """Lets an action start, or raises what keeps it from that. `human` is asked once this process's policy lets it."""
+        self.warn_once()
+        agent = self.agent()
+        try:
+            own = self.own().begin(*request)
+        except _native.Refused as refused:
+            raise told(refused) from None
+        try:
+            if human is not None:
+                human()
+            if agent is None:
+                return Begun(own, None)
+            return Begun(own, agent.begin(*request))
+        except _native.Refused as refused:
+            error = told(refused)
+            own.abort(str(error))
+            raise error from None
+        except BaseException as error:
+            own.abort(str(error) or type(error).__name__)
+            raise
+
+
+def _can_be_written(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _message(refused: _native.Refused) -> str:
+    return str(refused.args[1])
+
+
+def told(refused: _native.Refused) -> AgentSentinelError:
+    """The exception that a program knows, for a refusal."""
+    code, message, text = refused.args
+    details: dict[str, Any] = json.loads(text)
+    remediation = details.pop("remediation", None)
+    if code == "BUDGET_EXCEEDED":
+        return BudgetExceededError(
+            message,
+            spent=details.get("spent"),
+            limit=details.get("limit"),
+            budget_type=details.get("budget_type"),
+            details=details,
+            remediation=remediation,
+        )
+    if code == "APPROVAL_EXPIRED":
+        return TimeoutError(message, details={**details, "remediation": remediation})
+    return PolicyViolationError(message, details=details, remediation=remediation, reason_code=code)
+
+
+runtime = Runtime()

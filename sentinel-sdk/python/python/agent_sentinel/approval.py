@@ -1,0 +1,133 @@
+"""A human's word on single actions, where a program asks for it itself.
+
+The operator's word on a host is `sentinel approvals`. This is for programs that ask their own user: a handler says yes or no.
+
+Invariant: no handler, a handler that fails, or any answer but *approved* keeps the action from running.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+from . import _native
+from ._runtime import Begun, Request, runtime, told
+from .errors import AgentSentinelError, PolicyViolationError
+
+
+class ApprovalStatus(enum.Enum):
+    """What became of a request."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+@dataclass
+class ApprovalRequest:
+    """What a human is asked."""
+
+    action_name: str
+    action_description: str
+    inputs: dict[str, Any]
+    estimated_cost: float
+    risk_level: str = "minimal"
+    timeout_seconds: float = 300
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    created_at: datetime.datetime = field(default_factory=_now)
+
+
+@dataclass
+class ApprovalResponse:
+    """What the human says."""
+
+    request_id: str
+    status: ApprovalStatus
+    approver_id: Optional[str] = None
+    approver_email: Optional[str] = None
+    notes: Optional[str] = None
+    approved_at: Optional[datetime.datetime] = None
+
+
+Handler = Callable[[ApprovalRequest], ApprovalResponse]
+
+
+class HumanApprovalHandler:
+    """Who is asked in this process."""
+
+    _handler: Optional[Handler] = None
+
+    @classmethod
+    def set_approval_handler(cls, handler: Optional[Handler]) -> None:
+        """Asks this function from now on; none: nobody."""
+        cls._handler = handler
+
+    @classmethod
+    def ask(cls, request: ApprovalRequest) -> ApprovalResponse:
+        """The human's word. Raises `PolicyViolationError` where there is nobody, or the word is no *approved*."""
+        if cls._handler is None:
+            raise PolicyViolationError(
+                f"`{request.action_name}` needs a human's word, and nobody is there to give it; "
+                "set one with `HumanApprovalHandler.set_approval_handler(...)`",
+                reason_code="NO_APPROVER",
+            )
+        response = cls._handler(request)
+        if response.status is not ApprovalStatus.APPROVED:
+            raise PolicyViolationError(
+                f"Human approval required but status is: {response.status}",
+                details={"asked": True, "notes": response.notes, "approver_email": response.approver_email},
+                reason_code="APPROVAL_REJECTED",
+            )
+        return response
+
+
+def asked(request: Request, needs_human: bool, description: str, inputs: dict[str, Any]) -> Begun:
+    """Lets an action start, with a human's word where policy or the decorator want one.
+
+    The policy is asked first: nobody is asked about what it denies anyway.
+    """
+    shown = ApprovalRequest(
+        request.action, description, inputs, request.cost_usd, request.risk_level or "minimal"
+    )
+    human = (lambda: HumanApprovalHandler.ask(shown)) if needs_human else None
+    if request.patience is not None or runtime.agent() is not None:
+        return runtime.begin(request, human)
+    # Nobody outside is waited for: it is this process's handler that is asked.
+    request = request._replace(patience=0.0)
+    try:
+        return runtime.begin(request, human)
+    except PolicyViolationError as error:
+        approval = error.details.get("approval")
+        if error.reason_code != "APPROVAL_NEEDED" or approval is None:
+            raise
+    _decide(str(approval), shown)
+    return runtime.begin(request)
+
+
+def _decide(approval: str, request: ApprovalRequest) -> None:
+    """Asks the human, and records the word."""
+    own = runtime.own()
+    try:
+        response = HumanApprovalHandler.ask(request)
+    except AgentSentinelError as error:
+        # Where nobody was asked it goes on waiting: another process may ask somebody.
+        if error.details.get("asked"):
+            _say(own, approval, False, error.details.get("notes"))
+        raise
+    _say(own, approval, True, response.notes)
+
+
+def _say(own: _native.Client, approval: str, approved: bool, note: Optional[str]) -> None:
+    try:
+        own.decide_approval(approval, approved, note)
+    except _native.Refused as refused:
+        raise told(refused) from None

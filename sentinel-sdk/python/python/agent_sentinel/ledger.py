@@ -1,0 +1,65 @@
+"""`Ledger` and `InterventionTracker`: what this program wrote down, and what it was kept from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from . import _native
+from ._json import encoded
+from ._runtime import runtime, told
+
+
+class Ledger:
+    """The ledger of this program's own folder."""
+
+    @classmethod
+    def path(cls) -> Path:
+        """Its file. Older parts stand beside it, as `ledger-FIRSTLINE.jsonl`."""
+        return Path(runtime.own().place)
+
+    @classmethod
+    def record(
+        cls,
+        action: str,
+        inputs: Any = None,
+        outputs: Any = None,
+        cost_usd: float = 0.0,
+        duration_ms: float = 0.0,
+        outcome: str = "success",
+        tags: Optional[Sequence[str]] = None,
+    ) -> str:
+        """Writes a line about something done without a guarded action. Charges nothing; answers the line's id."""
+        try:
+            return runtime.own().record(
+                action, cost_usd, outcome, list(tags or ()), duration_ms, encoded(inputs), encoded(outputs)
+            )
+        except _native.Refused as refused:
+            raise told(refused) from None
+
+
+class InterventionTracker:
+    """What was blocked, asked a human for, or warned about: a view of the ledger, nothing of its own."""
+
+    @classmethod
+    def get_interventions(cls, limit: Optional[int] = None) -> list[dict[str, Any]]:
+        """The newest first."""
+        path = Ledger.path()
+        found: list[dict[str, Any]] = []
+        for part in [path, *sorted(path.parent.glob("ledger-*.jsonl"), reverse=True)]:
+            try:
+                lines = part.read_bytes().splitlines()
+            except FileNotFoundError:
+                continue
+            for line in reversed(lines):
+                if limit is not None and len(found) >= limit:
+                    return found
+                try:
+                    told_as = _native.intervention(line)
+                except ValueError:
+                    continue  # it is no line of ours, or is being written
+                if told_as is not None:
+                    found.append(json.loads(told_as))
+        return found

@@ -1,0 +1,186 @@
+"""`PolicyEngine`: what may run, as the program itself says it.
+
+Under `sentinel run` the operator's policy holds, and what is configured here can only narrow it.
+
+Invariant: a policy that can't be read lets nothing run, and says what is wrong with it, line by line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from ._home import home_folder
+from ._runtime import runtime
+from .errors import ConfigurationError
+
+
+@dataclass
+class PolicyConfig:
+    """What was configured. To change it, configure anew: changes here change nothing."""
+
+    session_budget: Optional[float] = None
+    run_budget: Optional[float] = None
+    action_budgets: dict[str, float] = field(default_factory=dict)
+    denied_actions: list[str] = field(default_factory=list)
+    allowed_actions: Optional[list[str]] = None
+    rate_limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    strict_mode: bool = True
+    require_approval: bool = False
+    approval_actions: list[str] = field(default_factory=list)
+    approval_tags: list[str] = field(default_factory=list)
+    approval_risk_levels: list[str] = field(default_factory=list)
+    approval_threshold_usd: Optional[float] = None
+    approval_timeout_seconds: float = 3600
+
+    def text(self) -> str:
+        """As a policy's text. JSON is YAML."""
+        policy: dict[str, Any] = {"strict_mode": self.strict_mode}
+        budgets: dict[str, Any] = {}
+        if self.session_budget is not None:
+            budgets["session"] = self.session_budget
+        if self.run_budget is not None:
+            budgets["run"] = self.run_budget
+        if self.action_budgets:
+            budgets["actions"] = dict(self.action_budgets)
+        if budgets:
+            policy["budgets"] = budgets
+        if self.denied_actions:
+            policy["denied_actions"] = list(self.denied_actions)
+        if self.allowed_actions is not None:
+            policy["allowed_actions"] = list(self.allowed_actions)
+        if self.rate_limits:
+            policy["rate_limits"] = {name: dict(limit) for name, limit in self.rate_limits.items()}
+        if self.require_approval:
+            policy["approvals"] = self._approvals()
+        try:
+            return json.dumps(policy, allow_nan=False, indent=1)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"the policy has a value that none can have: {error}") from None
+
+    def _approvals(self) -> dict[str, Any]:
+        approvals: dict[str, Any] = {"timeout_seconds": int(self.approval_timeout_seconds)}
+        if self.approval_actions:
+            approvals["actions"] = list(self.approval_actions)
+        if self.approval_tags:
+            approvals["tags"] = list(self.approval_tags)
+        if self.approval_risk_levels:
+            approvals["risk_levels"] = list(self.approval_risk_levels)
+        if self.approval_threshold_usd is not None:
+            approvals["above_usd"] = self.approval_threshold_usd
+        return approvals
+
+
+class PolicyEngine:
+    """The policy of this process."""
+
+    _config: Optional[PolicyConfig] = None
+
+    @classmethod
+    def configure(
+        cls,
+        session_budget: Optional[float] = None,
+        run_budget: Optional[float] = None,
+        action_budgets: Optional[Mapping[str, float]] = None,
+        denied_actions: Optional[Sequence[str]] = None,
+        allowed_actions: Optional[Sequence[str]] = None,
+        rate_limits: Optional[Mapping[str, Mapping[str, Any]]] = None,
+        strict_mode: bool = True,
+        *,
+        require_approval: bool = False,
+        approval_actions: Optional[Sequence[str]] = None,
+        approval_tags: Optional[Sequence[str]] = None,
+        approval_risk_levels: Optional[Sequence[str]] = None,
+        approval_threshold_usd: Optional[float] = None,
+        approval_timeout_seconds: float = 3600,
+    ) -> None:
+        """Replaces the whole policy. `allowed_actions=None` allows all but what is denied, `[]` none.
+
+        Raises `ConfigurationError`; then nothing may run until it is configured rightly.
+        """
+        config = PolicyConfig(
+            session_budget=session_budget,
+            run_budget=run_budget,
+            action_budgets=dict(action_budgets or {}),
+            denied_actions=_names("denied_actions", denied_actions) or [],
+            allowed_actions=_names("allowed_actions", allowed_actions),
+            rate_limits={name: dict(limit) for name, limit in (rate_limits or {}).items()},
+            strict_mode=strict_mode,
+            require_approval=require_approval,
+            approval_actions=_names("approval_actions", approval_actions) or [],
+            approval_tags=_names("approval_tags", approval_tags) or [],
+            approval_risk_levels=_names("approval_risk_levels", approval_risk_levels) or [],
+            approval_threshold_usd=approval_threshold_usd,
+            approval_timeout_seconds=approval_timeout_seconds,
+        )
+        cls._apply("configured", config)
+
+    @classmethod
+    def apply_config(cls, config: PolicyConfig) -> None:
+        """Decides by this from now on."""
+        cls._apply("configured", config)
+
+    @classmethod
+    def _apply(cls, name: str, config: PolicyConfig) -> None:
+        cls._config = None
+        try:
+            runtime.set_policy(name, config.text())
+        except ConfigurationError as error:
+            runtime.fail_policy(error.message)
+            raise
+        cls._config = config
+
+    @classmethod
+    def load_from_yaml(cls, path: Optional[Union[str, "os.PathLike[str]"]] = None) -> None:
+        """Reads a policy from `path`, else from the first that is there of `./callguard.yaml`, `./.agent-sentinel/callguard.yaml` and
+        `$AGENT_SENTINEL_HOME/callguard.yaml`.
+
+        Raises `ConfigurationError` with all that is wrong with it; then nothing may run until a policy is read.
+        """
+        cls._config = None
+        chosen = Path(path) if path is not None else _found()
+        try:
+            text = chosen.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            cause = f"the policy `{chosen}` can't be read: {error}"
+            runtime.fail_policy(cause)
+            raise ConfigurationError(cause) from None
+        runtime.set_policy(str(chosen), text)
+        cls._config = PolicyConfig(**json.loads(runtime.own().policy_summary()))
+
+    @classmethod
+    def is_configured(cls) -> bool:
+        """Whether a policy decides."""
+        return runtime.is_configured()
+
+    @classmethod
+    def get_config(cls) -> Optional[PolicyConfig]:
+        """What was configured; none where nothing is."""
+        return cls._config
+
+    @classmethod
+    def reset(cls) -> None:
+        """Back to no policy of this process. Under `sentinel run` the operator's still holds."""
+        runtime.set_policy("unconfigured", None)
+        cls._config = None
+
+
+def _names(key: str, names: Optional[Sequence[str]]) -> Optional[list[str]]:
+    if isinstance(names, str):
+        raise ConfigurationError(f"`{key}` is a list of names: write `[{names!r}]`")
+    return None if names is None else list(names)
+
+
+def _found() -> Path:
+    candidates = [Path("callguard.yaml"), Path(".agent-sentinel/callguard.yaml"), home_folder() / "callguard.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    shown = ", ".join(f"`{candidate}`" for candidate in candidates)
+    cause = f"there is no policy to read: none of {shown} is there; name its file"
+    runtime.fail_policy(cause)
+    raise ConfigurationError(cause)

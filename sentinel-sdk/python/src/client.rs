@@ -1,0 +1,221 @@
+//! The client as Python calls it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use sentinel_proto::{ActionName, ApprovalId, Money, Outcome, Payload, Tag};
+use sentinel_sdk::embedded::{Embedded, EmbeddedPolicy, Record};
+
+use crate::guard::Guard;
+use crate::refusal::{denied, invalid, refused};
+
+/// A way to whoever decides.
+#[pyclass(frozen, module = "agent_sentinel._native")]
+#[derive(Debug)]
+pub(crate) struct Client(sentinel_sdk::Client);
+
+/// Session and run total, their limits.
+type Totals = (f64, f64, Option<f64>, Option<f64>);
+/// Session and run total, and by each action how often it was started and what it cost.
+type Snapshot = (f64, f64, BTreeMap<String, (u64, f64)>);
+/// `(id, attempt, fate, would_allow)`.
+type KernelDenial = (String, String, String, Option<String>);
+
+impl Client {
+    fn as_embedded(&self) -> PyResult<&Embedded> {
+        self.0
+            .as_embedded()
+            .ok_or_else(|| invalid("only embedded mode has that; here the host agent decides"))
+    }
+}
+
+#[pymethods]
+impl Client {
+    /// The host agent that listens there.
+    #[staticmethod]
+    fn host(socket: String) -> Self {
+        Self(sentinel_sdk::Client::new(socket))
+    }
+
+    /// The authority in this process, with its ledger in that folder.
+    #[staticmethod]
+    fn embedded(home: String) -> Self {
+        Self(sentinel_sdk::Client::embedded(Embedded::new(Path::new(&home))))
+    }
+
+    /// `host` or `embedded`.
+    #[getter]
+    fn mode(&self) -> &'static str {
+        if self.0.as_embedded().is_some() { "embedded" } else { "host" }
+    }
+
+    /// The ledger's file in embedded mode, the socket in host mode.
+    #[getter]
+    fn place(&self) -> String {
+        self.0.socket().display().to_string()
+    }
+
+    /// Lets an action start. `inputs` is JSON text.
+    #[pyo3(signature = (action, cost_usd, tags, inputs, risk_level=None, approval_seconds=None))]
+    #[expect(clippy::too_many_arguments, reason = "Python passes each by itself")]
+    fn begin(
+        &self,
+        py: Python<'_>,
+        action: String,
+        cost_usd: f64,
+        tags: Vec<String>,
+        inputs: String,
+        risk_level: Option<String>,
+        approval_seconds: Option<f64>,
+    ) -> PyResult<Guard> {
+        let patience = approval_seconds
+            .map(Duration::try_from_secs_f64)
+            .transpose()
+            .map_err(|error| invalid(&format!("an approval can't be waited for: {error}")))?;
+        let begun = py.detach(|| {
+            let mut asked = self.0.action(action).cost_usd(cost_usd).inputs_json(&inputs);
+            for tag in tags {
+                asked = asked.tag(tag);
+            }
+            if let Some(level) = risk_level {
+                asked = asked.risk_level(level);
+            }
+            if let Some(patience) = patience {
+                asked = asked.wait_for_approval(patience);
+            }
+            asked.begin_blocking()
+        });
+        begun.map(Guard::new).map_err(|error| refused(&error))
+    }
+
+    fn totals(&self, py: Python<'_>) -> PyResult<Totals> {
+        let totals = py.detach(|| self.0.totals_blocking());
+        totals.map(in_dollars).map_err(|error| refused(&error))
+    }
+
+    fn reset_run(&self, py: Python<'_>) -> PyResult<Totals> {
+        let totals = py.detach(|| self.0.reset_run_blocking());
+        totals.map(in_dollars).map_err(|error| refused(&error))
+    }
+
+    /// Decides by this policy from now on; none: by none, so that everything may start.
+    #[pyo3(signature = (name, text))]
+    fn set_policy(&self, name: &str, text: Option<&str>) -> PyResult<()> {
+        let embedded = self.as_embedded()?;
+        match text.map(|text| EmbeddedPolicy::parse(name, text)) {
+            None => embedded.set_policy(EmbeddedPolicy::Unconfigured),
+            Some(Ok(policy)) => embedded.set_policy(policy),
+            Some(Err(error)) => return Err(invalid(&error.to_string())),
+        }
+        Ok(())
+    }
+
+    /// Lets nothing start from now on, and says why.
+    fn fail_policy(&self, cause: String) -> PyResult<()> {
+        self.as_embedded()?.set_policy(EmbeddedPolicy::Failed(cause));
+        Ok(())
+    }
+
+    /// The policy in words that Python knows, as JSON; `null` where there is none.
+    fn policy_summary(&self) -> PyResult<String> {
+        Ok(self.as_embedded()?.policy().summary().to_string())
+    }
+
+    fn snapshot(&self, py: Python<'_>) -> PyResult<Snapshot> {
+        let embedded = self.as_embedded()?;
+        let snapshot = py.detach(|| embedded.snapshot()).map_err(|denial| denied(&denial))?;
+        let actions = snapshot.actions.into_iter();
+        let actions = actions.map(|(name, stats)| (name.to_string(), (stats.count, stats.cost.dollars())));
+        Ok((snapshot.session.dollars(), snapshot.run.dollars(), actions.collect()))
+    }
+
+    /// Writes a line about something done elsewhere; answers its id.
+    #[expect(clippy::too_many_arguments, reason = "Python passes each by itself")]
+    fn record(
+        &self,
+        py: Python<'_>,
+        action: String,
+        cost_usd: f64,
+        outcome: &str,
+        tags: Vec<String>,
+        duration_ms: f64,
+        inputs: &str,
+        outputs: &str,
+    ) -> PyResult<String> {
+        let embedded = self.as_embedded()?;
+        let wrong = |what: &str, error: &dyn std::fmt::Display| invalid(&format!("of {what}: {error}"));
+        let record = Record {
+            action: ActionName::new(action).map_err(|error| wrong("the action", &error))?,
+            cost: Money::from_dollars(cost_usd).map_err(|error| wrong("the cost", &error))?,
+            outcome: match outcome {
+                "success" => Outcome::Success,
+                "error" => Outcome::Error,
+                "cancelled" => Outcome::Cancelled,
+                "replayed" => Outcome::Replayed,
+                other => {
+                    let known = "`success`, `error`, `cancelled` or `replayed`";
+                    return Err(invalid(&format!(
+                        "`{other}` is no outcome that can be recorded; write {known}"
+                    )));
+                }
+            },
+            tags: tags
+                .into_iter()
+                .map(Tag::new)
+                .collect::<Result<_, _>>()
+                .map_err(|error| wrong("a tag", &error))?,
+            duration: Duration::try_from_secs_f64(duration_ms / 1_000.0)
+                .map_err(|error| wrong("the duration", &error))?,
+            inputs: payload(inputs),
+            outputs: payload(outputs),
+        };
+        let id = py.detach(|| embedded.record(record)).map_err(|denial| denied(&denial))?;
+        Ok(id.to_string())
+    }
+
+    /// A human's word on an action that waits, in this process.
+    #[pyo3(signature = (approval, approved, note=None))]
+    fn decide_approval(
+        &self,
+        py: Python<'_>,
+        approval: &str,
+        approved: bool,
+        note: Option<String>,
+    ) -> PyResult<()> {
+        let embedded = self.as_embedded()?;
+        let id =
+            approval.parse().map_err(|error| invalid(&format!("`{approval}` is no approval: {error}")))?;
+        py.detach(|| embedded.decide_approval(ApprovalId(id), approved, note))
+            .map_err(|denial| denied(&denial))
+    }
+
+    /// Gives the session its budgets back.
+    fn reset_session(&self, py: Python<'_>) -> PyResult<()> {
+        let embedded = self.as_embedded()?;
+        py.detach(|| embedded.reset_session()).map_err(|denial| denied(&denial))
+    }
+
+    /// What the kernel refused to this process in the last so many seconds.
+    fn kernel_denials(&self, py: Python<'_>, seconds: f64) -> PyResult<Vec<KernelDenial>> {
+        let within = Duration::try_from_secs_f64(seconds).map_err(|error| invalid(&error.to_string()))?;
+        let denials =
+            py.detach(|| self.0.kernel_denials_blocking(within)).map_err(|error| refused(&error))?;
+        Ok(denials.into_iter().map(|one| (one.id, one.attempt, one.fate, one.would_allow)).collect())
+    }
+}
+
+fn in_dollars(totals: sentinel_sdk::Totals) -> Totals {
+    (
+        totals.session_usd.dollars(),
+        totals.run_usd.dollars(),
+        totals.session_limit_usd.map(Money::dollars),
+        totals.run_limit_usd.map(Money::dollars),
+    )
+}
+
+/// What the package wrote as JSON.
+fn payload(json: &str) -> Payload {
+    sentinel_sdk::payload_of_json(json)
+}
