@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sentinel_proto::app::{Answer, Begin, Reply, Request};
-use sentinel_proto::{ActionId, ActionName, Decision, Denial, Money, Payload, Reason, RiskLevel, Tag};
+use sentinel_proto::{
+    ActionId, ActionName, Annotations, Decision, Denial, Money, Payload, Reason, RiskLevel, Tag,
+};
 use serde::Serialize;
 
 use crate::approval::{self, Word};
@@ -37,6 +39,7 @@ pub struct Action {
     tags: Vec<String>,
     risk_level: Option<String>,
     inputs: Payload,
+    annotations: Annotations,
     /// The longest to wait for a human's word; none: as long as the policy lets it.
     approval_patience: Option<Duration>,
     /// The first mistake in what was declared. It denies the action.
@@ -52,6 +55,7 @@ impl Action {
             tags: Vec::new(),
             risk_level: None,
             inputs: Payload::null(),
+            annotations: Annotations::default(),
             approval_patience: None,
             mistake: None,
         }
@@ -106,6 +110,12 @@ impl Action {
         self
     }
 
+    /// What else is to be recorded of it: whose it is, and what it was begun in.
+    pub fn annotations(mut self, annotations: Annotations) -> Self {
+        self.annotations = annotations;
+        self
+    }
+
     fn mistaken(mut self, mistake: String) -> Self {
         self.mistake.get_or_insert(mistake);
         self
@@ -134,7 +144,8 @@ impl Action {
     }
 
     async fn ask(self, waiting: Waiting) -> Result<InFlight, Error> {
-        let Self { client, name, cost, tags, risk_level, inputs, approval_patience, mistake } = self;
+        let Self { client, name, cost, tags, risk_level, inputs, annotations, approval_patience, mistake } =
+            self;
         let valid = match mistake {
             Some(mistake) => Err(mistake),
             None => named(&name, &tags, risk_level),
@@ -146,7 +157,8 @@ impl Action {
                 return Err(Error::denied(&name, denial, client));
             }
         };
-        let begin = Begin { request: 0, action, cost_usd: cost, tags, risk_level, inputs };
+        let annotations = annotations.boxed();
+        let begin = Begin { request: 0, action, cost_usd: cost, tags, risk_level, inputs, annotations };
         let (reply, connection) = loop {
             let request = |request| Request::Begin(Begin { request, ..begin.clone() });
             let (reply, connection) = match client.ask(request, None, waiting).await {

@@ -8,7 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use sentinel_proto::app::{End, Ended, Reply, Request, RequestId};
-use sentinel_proto::{ActionId, Money, Outcome, Payload, Reason, encode_frame};
+use sentinel_proto::{ActionId, Annotations, Money, Outcome, Payload, Reason, encode_frame};
 use serde::Serialize;
 
 use crate::client::{Client, Link, answered};
@@ -96,6 +96,11 @@ impl Guard {
         self.0.actual_cost_usd(dollars)
     }
 
+    /// What else is to be recorded at its end, such as why it was done and with which data.
+    pub fn annotate(&mut self, annotations: Annotations) {
+        self.0.annotations = annotations;
+    }
+
     /// It did what it should. `outputs` go to the ledger. Where it had doors they are shut when this returns.
     pub fn success<T: Serialize + ?Sized>(self, outputs: &T) -> Settlement {
         self.end(Outcome::Success, record::payload(outputs))
@@ -167,6 +172,11 @@ impl AsyncGuard {
         self.0.actual_cost_usd(dollars)
     }
 
+    /// As [`Guard::annotate`].
+    pub fn annotate(&mut self, annotations: Annotations) {
+        self.0.annotations = annotations;
+    }
+
     /// It did what it should. `outputs` go to the ledger. Where it had doors they are shut when this is done.
     pub async fn success<T: Serialize + ?Sized>(self, outputs: &T) -> Settlement {
         let outputs = record::payload(outputs);
@@ -217,6 +227,7 @@ pub(crate) struct InFlight {
     /// A guard that begins and is dropped while its thread panics has not panicked itself.
     began_panicking: bool,
     actual_cost: Option<Money>,
+    annotations: Annotations,
     /// How it ended, once that is known.
     ending: Option<(Outcome, Payload)>,
     /// Whether the agent was told, as far as it can be.
@@ -234,6 +245,7 @@ impl InFlight {
             began_at: Instant::now(),
             began_panicking: std::thread::panicking(),
             actual_cost: None,
+            annotations: Annotations::default(),
             ending: None,
             is_over: false,
         }
@@ -265,7 +277,15 @@ impl InFlight {
             let is_panicking = std::thread::panicking() && !self.began_panicking;
             (if is_panicking { Outcome::Panicked } else { Outcome::Cancelled }, Payload::null())
         });
-        Request::End(End { request, action_id: self.id, outcome, cost_usd: self.actual_cost, outputs })
+        let annotations = self.annotations.clone().boxed();
+        Request::End(End {
+            request,
+            action_id: self.id,
+            outcome,
+            cost_usd: self.actual_cost,
+            outputs,
+            annotations,
+        })
     }
 
     /// Tells the agent, and waits for it where there were doors. To say it twice is harmless: the first counts.

@@ -93,7 +93,8 @@ pub use outcome::GuardedResult;
 pub use sentinel_macros::guarded_action;
 pub use sentinel_proto::app::KernelDenial;
 pub use sentinel_proto::{
-    ActionId, ApprovalId, BudgetScope, Denial, Money, MoneyError, Reason, Remediation, RulePlace,
+    ActionId, Annotations, ApprovalId, BudgetScope, Denial, Label, Money, MoneyError, Reason, Remediation,
+    RulePlace,
 };
 
 /// What stands in the ledger for JSON text that somebody else has made: bounded, and a text where it is no JSON.

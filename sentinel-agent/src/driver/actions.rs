@@ -151,6 +151,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             risk: begin.risk_level,
             approval_id,
             inputs: begin.inputs,
+            annotations: begin.annotations,
             pid: identity.pid,
         });
         // What waits for a human already is no news: then there is no fact.
@@ -252,7 +253,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
 
     /// Ends an action of the sender's own session.
     fn end(&mut self, connection: &Connection, end: End) {
-        let End { request, action_id, outcome, cost_usd, outputs } = end;
+        let End { request, action_id, outcome, cost_usd, outputs, annotations } = end;
         let refuse = |code, cause: String| match request {
             Some(_) => connection.refuse(request, code, cause),
             None => tracing::warn!(%action_id, %cause, "an end was not taken"),
@@ -270,7 +271,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             }
             return;
         };
-        match self.step(Event::End { action_id, session, outcome, cost: cost_usd, outputs }) {
+        match self.step(Event::End { action_id, session, outcome, cost: cost_usd, outputs, annotations }) {
             Ok(step) => {
                 self.shut(&step.effects);
                 let settled = step.facts.iter().any(|fact| match fact {

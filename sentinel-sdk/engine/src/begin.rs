@@ -94,8 +94,9 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
         (None, _) | (_, None) => Verdict::Deny(Denial { reason: Reason::SessionEnded, rule: None }),
     };
     let Asked { cost, tags, rule, grants, .. } = asked;
-    let ActionRequest { action_id, session, scope, action, inputs, pid, risk, approval_id, .. } =
-        request.clone();
+    let ActionRequest {
+        action_id, session, scope, action, inputs, annotations, pid, risk, approval_id, ..
+    } = request.clone();
     match verdict {
         Verdict::Start { warnings, approval } => {
             let day = policy.and_then(|policy| day_of(policy, state, session, now));
@@ -122,6 +123,8 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
                 day,
                 approval,
                 inputs,
+                inputs_sha256: None,
+                annotations,
                 pid,
             });
             facts
@@ -149,7 +152,18 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
         }
         Verdict::Wait => Vec::new(),
         Verdict::Deny(denial) => {
-            vec![Fact::ActionDenied { action_id, session, run, action, cost, tags, denial, inputs, pid }]
+            vec![Fact::ActionDenied {
+                action_id,
+                session,
+                run,
+                action,
+                cost,
+                tags,
+                denial,
+                inputs,
+                annotations,
+                pid,
+            }]
         }
     }
 }

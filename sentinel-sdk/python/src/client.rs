@@ -170,6 +170,7 @@ impl Client {
                 .map_err(|error| wrong("the duration", &error))?,
             inputs: payload(inputs),
             outputs: payload(outputs),
+            annotations: None,
         };
         let id = py.detach(|| embedded.record(record)).map_err(|denial| denied(&denial))?;
         Ok(id.to_string())

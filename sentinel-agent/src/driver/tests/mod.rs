@@ -194,6 +194,7 @@ impl World {
             cost_usd: Money::from_decimal("0.1").unwrap(),
             tags: Vec::new(),
             inputs: Payload::null(),
+            annotations: None,
         };
         match self.ask(peer, app::Request::Begin(begin)) {
             Some(app::Reply::Decision(answer)) => *answer,
@@ -202,8 +203,14 @@ impl World {
     }
 
     fn end(&mut self, peer: &mut Peer, action_id: ActionId, request: Option<u64>) -> Option<app::Reply> {
-        let end =
-            End { request, action_id, outcome: Outcome::Success, cost_usd: None, outputs: Payload::null() };
+        let end = End {
+            request,
+            action_id,
+            outcome: Outcome::Success,
+            cost_usd: None,
+            outputs: Payload::null(),
+            annotations: None,
+        };
         self.ask(peer, app::Request::End(end))
     }
 

@@ -78,6 +78,7 @@ fn begin(request: u64, action: &str) -> Vec<u8> {
         cost_usd: Money::ZERO,
         tags: Vec::new(),
         inputs: Payload::null(),
+        annotations: None,
     };
     encode_frame(&Request::Begin(begin)).unwrap()
 }

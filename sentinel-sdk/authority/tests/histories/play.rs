@@ -157,6 +157,7 @@ impl<L: Log> Play<L> {
                     risk: None,
                     approval_id: ApprovalId(Uuid::new_v4()),
                     inputs: Payload::of(&["in", "ä\u{7f}\"\\"]).unwrap(),
+                    annotations: None,
                     pid: 42,
                 })));
             }
@@ -166,7 +167,14 @@ impl<L: Log> Play<L> {
                     [Outcome::Success, Outcome::Error, Outcome::Panicked, Outcome::Cancelled][*outcome];
                 let session = self.authority.state().session_of(action_id).unwrap_or(SessionId(1));
                 let cost = amount.map(cents);
-                self.step(Event::End { action_id, session, outcome, cost, outputs: Payload::null() });
+                self.step(Event::End {
+                    action_id,
+                    session,
+                    outcome,
+                    cost,
+                    outputs: Payload::null(),
+                    annotations: None,
+                });
             }
             Move::Abort { which } => {
                 let action_id = pick(which, &self.started);
@@ -246,6 +254,7 @@ impl<L: Log> Play<L> {
                     outcome: Outcome::Success,
                     cost: None,
                     outputs: Payload::null(),
+                    annotations: None,
                 });
                 assert_eq!(*self.authority.state(), before, "an unknown id changes nothing");
             }

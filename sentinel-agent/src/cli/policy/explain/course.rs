@@ -66,6 +66,7 @@ fn begin(session: SessionId, arguments: &ExplainArguments) -> Event {
         risk: arguments.risk.clone(),
         approval_id: ApprovalId(Uuid::nil()),
         inputs: Payload::null(),
+        annotations: None,
         pid: 0,
     }))
 }
