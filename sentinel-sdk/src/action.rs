@@ -38,6 +38,7 @@ pub struct Action {
     cost: Money,
     tags: Vec<String>,
     risk_level: Option<String>,
+    needs_approval: bool,
     inputs: Payload,
     annotations: Annotations,
     /// The longest to wait for a human's word; none: as long as the policy lets it.
@@ -54,6 +55,7 @@ impl Action {
             cost: Money::ZERO,
             tags: Vec::new(),
             risk_level: None,
+            needs_approval: false,
             inputs: Payload::null(),
             annotations: Annotations::default(),
             approval_patience: None,
@@ -85,6 +87,12 @@ impl Action {
     /// How risky it is: a word that the policy may ask a human about. Upper and lower case are alike.
     pub fn risk_level(mut self, level: impl Into<String>) -> Self {
         self.risk_level = Some(level.into());
+        self
+    }
+
+    /// Wants a human's word first, whatever the policy says: one that its `approvals.approvers` names, else any operator.
+    pub fn needs_approval(mut self) -> Self {
+        self.needs_approval = true;
         self
     }
 
@@ -144,8 +152,18 @@ impl Action {
     }
 
     async fn ask(self, waiting: Waiting) -> Result<InFlight, Error> {
-        let Self { client, name, cost, tags, risk_level, inputs, annotations, approval_patience, mistake } =
-            self;
+        let Self {
+            client,
+            name,
+            cost,
+            tags,
+            risk_level,
+            needs_approval,
+            inputs,
+            annotations,
+            approval_patience,
+            mistake,
+        } = self;
         let valid = match mistake {
             Some(mistake) => Err(mistake),
             None => named(&name, &tags, risk_level),
@@ -158,7 +176,16 @@ impl Action {
             }
         };
         let annotations = annotations.boxed();
-        let begin = Begin { request: 0, action, cost_usd: cost, tags, risk_level, inputs, annotations };
+        let begin = Begin {
+            request: 0,
+            action,
+            cost_usd: cost,
+            tags,
+            risk_level,
+            needs_approval,
+            inputs,
+            annotations,
+        };
         let (reply, connection) = loop {
             let request = |request| Request::Begin(Begin { request, ..begin.clone() });
             let (reply, connection) = match client.ask(request, None, waiting).await {

@@ -81,6 +81,8 @@ pub mod macro_support;
 mod outcome;
 mod pool;
 mod record;
+#[cfg(feature = "embedded")]
+pub mod replay;
 
 use std::time::Duration;
 

@@ -149,6 +149,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             cost: begin.cost_usd,
             tags: begin.tags,
             risk: begin.risk_level,
+            needs_approval: begin.needs_approval,
             approval_id,
             inputs: begin.inputs,
             annotations: begin.annotations,

@@ -151,8 +151,10 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
             .chain(expired_approvals(state, now))
             .collect(),
         Event::Approve { approval_id, operator, note, uses, seconds, up_to } => {
-            let may = policy.and_then(|policy| policy.approvals.as_ref());
-            let may = may.is_some_and(|approvals| approvals.may_be_given_by(operator));
+            // Without `approvals` only the application itself can have asked for one: any operator may give it.
+            let may = policy.is_some_and(|policy| {
+                policy.approvals.as_ref().is_none_or(|approvals| approvals.may_be_given_by(operator))
+            });
             waiting(state, *approval_id, now)
                 .filter(|_| may)
                 .map(|Approval { wish, .. }| Fact::ApprovalGiven {

@@ -197,6 +197,8 @@ pub struct ActionRequest {
     pub tags: Vec<Tag>,
     /// How risky the application takes it to be.
     pub risk: Option<RiskLevel>,
+    /// Whether the application wants a human's word first, whatever the policy says.
+    pub needs_approval: bool,
     /// The id that its approval gets, if it needs one.
     pub approval_id: ApprovalId,
     /// What it is called with.

@@ -224,6 +224,7 @@ impl Share {
             cost: begin.cost_usd,
             tags: begin.tags,
             risk: begin.risk_level,
+            needs_approval: begin.needs_approval,
             approval_id: ApprovalId(Uuid::new_v4()),
             inputs: begin.inputs,
             annotations: begin.annotations,

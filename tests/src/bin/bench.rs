@@ -171,6 +171,7 @@ fn long_ledger() -> Ledger {
             cost: Money::ZERO,
             tags: Vec::new(),
             risk: None,
+            needs_approval: false,
             approval_id: ApprovalId(Uuid::nil()),
             inputs,
             annotations: None,

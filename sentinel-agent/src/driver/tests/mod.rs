@@ -189,6 +189,7 @@ impl World {
     fn begin(&mut self, peer: &mut Peer, action: &str) -> Answer {
         let begin = Begin {
             risk_level: None,
+            needs_approval: false,
             request: 7,
             action: ActionName::new(action).unwrap(),
             cost_usd: Money::from_decimal("0.1").unwrap(),

@@ -155,6 +155,7 @@ impl<L: Log> Play<L> {
                     cost: cents(*amount),
                     tags: Vec::new(),
                     risk: None,
+                    needs_approval: false,
                     approval_id: ApprovalId(Uuid::new_v4()),
                     inputs: Payload::of(&["in", "ä\u{7f}\"\\"]).unwrap(),
                     annotations: None,

@@ -264,6 +264,7 @@ impl World {
             cost: usd(cost),
             tags: Vec::new(),
             risk: None,
+            needs_approval: false,
             approval_id: ApprovalId(Uuid::from_u128(self.next_action << 64)),
             inputs: Payload::null(),
             annotations: None,

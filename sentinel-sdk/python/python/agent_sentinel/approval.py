@@ -18,7 +18,7 @@ from ._runtime import Begun, Request, runtime, told
 from .errors import AgentSentinelError, PolicyViolationError
 
 
-class ApprovalStatus(enum.Enum):
+class ApprovalStatus(str, enum.Enum):
     """What became of a request."""
 
     PENDING = "pending"
@@ -90,30 +90,31 @@ class HumanApprovalHandler:
         return response
 
 
-def asked(request: Request, needs_human: bool, description: str, inputs: dict[str, Any]) -> Begun:
-    """Lets an action start, with a human's word where policy or the decorator want one.
+def asked(
+    request: Request,
+    description: str,
+    inputs: dict[str, Any],
+    check: Optional[Callable[[], object]],
+) -> tuple[Begun, Optional[ApprovalResponse]]:
+    """Lets an action start, with a human's word where the policy or the program wants one; answers that word.
 
     The policy is asked first: nobody is asked about what it denies anyway.
     """
-    shown = ApprovalRequest(
-        request.action, description, inputs, request.cost_usd, request.risk_level or "minimal"
-    )
-    human = (lambda: HumanApprovalHandler.ask(shown)) if needs_human else None
-    if request.patience is not None or runtime.agent() is not None:
-        return runtime.begin(request, human)
-    # Nobody outside is waited for: it is this process's handler that is asked.
-    request = request._replace(patience=0.0)
+    if request.patience is not None:
+        return runtime.begin(request, check), None
+    # For its own account nobody outside is waited for: it is this process's handler that is asked.
     try:
-        return runtime.begin(request, human)
+        return runtime.begin(request, check, own_patience=0.0), None
     except PolicyViolationError as error:
         approval = error.details.get("approval")
-        if error.reason_code != "APPROVAL_NEEDED" or approval is None:
+        if error.reason_code != "APPROVAL_NEEDED" or approval is None or error.details.get("decided_by") == "host":
             raise
-    _decide(str(approval), shown)
-    return runtime.begin(request)
+    shown = ApprovalRequest(request.action, description, inputs, request.cost_usd, request.risk_level or "minimal")
+    response = _decide(str(approval), shown)
+    return runtime.begin(request, check, own_patience=0.0), response
 
 
-def _decide(approval: str, request: ApprovalRequest) -> None:
+def _decide(approval: str, request: ApprovalRequest) -> ApprovalResponse:
     """Asks the human, and records the word."""
     own = runtime.own()
     try:
@@ -124,6 +125,7 @@ def _decide(approval: str, request: ApprovalRequest) -> None:
             _say(own, approval, False, error.details.get("notes"))
         raise
     _say(own, approval, True, response.notes)
+    return response
 
 
 def _say(own: _native.Client, approval: str, approved: bool, note: Optional[str]) -> None:
