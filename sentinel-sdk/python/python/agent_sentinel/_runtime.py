@@ -29,6 +29,8 @@ from .errors import (
 logger = logging.getLogger("agent_sentinel")
 
 SOCKET = "AGENT_SENTINEL_SOCKET"
+# The policy of `sentinel run --advisory`.
+POLICY = "AGENT_SENTINEL_POLICY"
 # What a policy can be wrong in is told as this.
 _MISTAKES = {"INVALID_REQUEST"}
 
@@ -86,12 +88,14 @@ class Runtime:
         self._policy: Optional[tuple[str, str]] = None
         self._failed: Optional[str] = None
         self._warned = False
+        self._has_read_environment = False
         self._instead: Optional[Path] = None
 
     def own(self) -> _native.Client:
         """The authority in this process. `$AGENT_SENTINEL_HOME` is read once, when it is first needed."""
         client = self._own
         if client is None:
+            self._read_environment()
             with self._lock:
                 if self._own is None:
                     made = _native.Client.embedded(str(self._home()))
@@ -148,7 +152,25 @@ class Runtime:
         if self._own is not None:
             self._own.fail_policy(cause)
 
+    def _read_environment(self) -> None:
+        """Takes the policy that the environment names, where the program has none of its own and nobody else decides."""
+        if self._has_read_environment:
+            return
+        self._has_read_environment = True
+        path = os.environ.get(POLICY)
+        if not path or self._policy is not None or self._failed is not None or self.agent() is not None:
+            return
+        try:
+            self.set_policy(path, Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail_policy(f"the policy `{path}`, which `${POLICY}` names, can't be read: {error}")
+        except ConfigurationError as error:
+            # Nothing may start; each action says why.
+            logger.error("%s", error)
+
     def is_configured(self) -> bool:
+        """Whether a policy of this process decides."""
+        self._read_environment()
         return self._policy is not None
 
     def warn_once(self) -> None:
@@ -163,6 +185,7 @@ class Runtime:
 
     def is_unconfigured(self) -> bool:
         """Whether nobody has said what may run."""
+        self._read_environment()
         return self._policy is None and self._failed is None and self.agent() is None
 
     def begin(

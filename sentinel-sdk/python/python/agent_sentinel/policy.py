@@ -172,6 +172,9 @@ class PolicyEngine:
     @classmethod
     def get_config(cls) -> Optional[PolicyConfig]:
         """What was configured; none where nothing is."""
+        if cls._config is None and runtime.is_configured():
+            # The environment named it.
+            cls._config = PolicyConfig(**json.loads(runtime.own().policy_summary()))
         return cls._config
 
     @classmethod
