@@ -7,9 +7,13 @@ Invariant: no handler, a handler that fails, or any answer but *approved* keeps 
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import enum
 import uuid
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
@@ -59,12 +63,27 @@ class ApprovalResponse:
 
 
 Handler = Callable[[ApprovalRequest], ApprovalResponse]
+AsyncHandler = Callable[[ApprovalRequest], Awaitable[ApprovalResponse]]
+
+# Where an async action asks: its handler runs on that loop, while the action waits in a thread.
+_loop: ContextVar[Optional[asyncio.AbstractEventLoop]] = ContextVar("agent_sentinel_loop", default=None)
+
+
+@contextmanager
+def handlers_run_on(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """What is begun inside asks an async handler on this loop."""
+    token = _loop.set(loop)
+    try:
+        yield
+    finally:
+        _loop.reset(token)
 
 
 class HumanApprovalHandler:
-    """Who is asked in this process."""
+    """Who is asked in this process. An async action asks the async handler, if there is one; any other the plain one."""
 
     _handler: Optional[Handler] = None
+    _async_handler: Optional[AsyncHandler] = None
 
     @classmethod
     def set_approval_handler(cls, handler: Optional[Handler]) -> None:
@@ -72,15 +91,24 @@ class HumanApprovalHandler:
         cls._handler = handler
 
     @classmethod
+    def set_async_approval_handler(cls, handler: Optional[AsyncHandler]) -> None:
+        """Asks this coroutine function from now on, for async actions; none: the plain handler."""
+        cls._async_handler = handler
+
+    @classmethod
     def ask(cls, request: ApprovalRequest) -> ApprovalResponse:
         """The human's word. Raises `PolicyViolationError` where there is nobody, or the word is no *approved*."""
-        if cls._handler is None:
+        loop = _loop.get()
+        if loop is not None and cls._async_handler is not None:
+            response = asyncio.run_coroutine_threadsafe(_awaited(cls._async_handler, request), loop).result()
+        elif cls._handler is not None:
+            response = cls._handler(request)
+        else:
             raise PolicyViolationError(
                 f"`{request.action_name}` needs a human's word, and nobody is there to give it; "
                 "set one with `HumanApprovalHandler.set_approval_handler(...)`",
                 reason_code="NO_APPROVER",
             )
-        response = cls._handler(request)
         if response.status is not ApprovalStatus.APPROVED:
             raise PolicyViolationError(
                 f"Human approval required but status is: {response.status}",
@@ -88,6 +116,10 @@ class HumanApprovalHandler:
                 reason_code="APPROVAL_REJECTED",
             )
         return response
+
+
+async def _awaited(handler: AsyncHandler, request: ApprovalRequest) -> ApprovalResponse:
+    return await handler(request)
 
 
 def asked(

@@ -9,13 +9,15 @@ import asyncio
 import datetime
 import functools
 import inspect
+import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any, Callable, Optional, TypeVar, cast
 
 from . import _modes
+from ._denials import explain
 from ._json import encoded
 from ._runtime import Begun, Request, runtime
-from .approval import ApprovalResponse, asked
+from .approval import ApprovalResponse, asked, handlers_run_on
 from .compliance import Body, ComplianceMetadata, current_body
 from .context import NOBODY, Identity, identity
 from .errors import ReplayDivergenceError
@@ -82,7 +84,8 @@ class _Action:
 
     async def begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
         """In a thread, so that the loop goes on. One that nobody waits for any more is ended as cancelled."""
-        begun: asyncio.Future[Running] = asyncio.ensure_future(asyncio.to_thread(self.begin, args, kwargs))
+        with handlers_run_on(asyncio.get_running_loop()):
+            begun: asyncio.Future[Running] = asyncio.ensure_future(asyncio.to_thread(self.begin, args, kwargs))
         try:
             return await asyncio.shield(begun)
         except asyncio.CancelledError:
@@ -97,10 +100,11 @@ class _Action:
 class Running:
     """An action whose body runs."""
 
-    __slots__ = ("_begun", "body")
+    __slots__ = ("_begun", "began", "body")
 
     def __init__(self, begun: Begun, metadata: Optional[ComplianceMetadata]) -> None:
         self._begun = begun
+        self.began = time.monotonic()
         self.body = Body(begun.id, metadata)
 
     def end(self, outcome: str, outputs: str) -> None:
@@ -138,10 +142,15 @@ def _give_up(begun: asyncio.Future[Running]) -> None:
 
 
 def _failed(begun: Running, error: BaseException) -> None:
-    if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
-        begun.end("error", encoded(f"{type(error).__name__}: {_text(error)}"))
-    else:
+    if not isinstance(error, Exception) or isinstance(error, asyncio.CancelledError):
         begun.end("cancelled", encoded(type(error).__name__))
+        return
+    denials = explain(error, begun.began)
+    text = f"{type(error).__name__}: {_text(error)}"
+    if denials:
+        begun.end("error", encoded({"error": text, "kernel_denials": [one._asdict() for one in denials]}))
+    else:
+        begun.end("error", encoded(text))
 
 
 def _text(error: BaseException) -> str:
