@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::guard::{AsyncGuard, Guard, InFlight};
 use crate::pool::{LinkError, Waiting, finish};
 use crate::record;
+use crate::trace::ActionSpan;
 
 /// An action that is to be begun, for what `#[guarded_action]` can't say: a cost or a tag that is known only when
 /// the program runs.
@@ -124,7 +125,7 @@ impl Action {
         self
     }
 
-    fn mistaken(mut self, mistake: String) -> Self {
+    pub(crate) fn mistaken(mut self, mistake: String) -> Self {
         self.mistake.get_or_insert(mistake);
         self
     }
@@ -140,7 +141,7 @@ impl Action {
     /// # Errors
     /// It was denied, or the agent doesn't answer: it must not run.
     pub async fn begin(self) -> Result<AsyncGuard, Error> {
-        self.ask(Waiting::of_caller()).await.map(AsyncGuard::new)
+        self.ask_in_span(Waiting::of_caller()).await.map(AsyncGuard::new)
     }
 
     /// [`Action::begin`] for code that isn't async.
@@ -148,7 +149,12 @@ impl Action {
     /// # Errors
     /// As there.
     pub fn begin_blocking(self) -> Result<Guard, Error> {
-        finish(self.ask(Waiting::InThread)).map(Guard::new)
+        finish(self.ask_in_span(Waiting::InThread)).map(Guard::new)
+    }
+
+    async fn ask_in_span(self, waiting: Waiting) -> Result<InFlight, Error> {
+        let span = ActionSpan::of(&self.name);
+        span.told(self.ask(waiting).await)
     }
 
     async fn ask(self, waiting: Waiting) -> Result<InFlight, Error> {

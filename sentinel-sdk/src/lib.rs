@@ -68,6 +68,19 @@
 //! of threads and tokio runtimes may begin actions at once. A forked child is another process to the agent: it begins
 //! its own actions, on connections of its own, and a guard that it inherits says nothing.
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+#![cfg_attr(
+    test,
+    expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")
+)]
+
 mod action;
 mod approval;
 mod client;
@@ -83,6 +96,7 @@ mod pool;
 mod record;
 #[cfg(feature = "embedded")]
 pub mod replay;
+mod trace;
 
 use std::time::Duration;
 

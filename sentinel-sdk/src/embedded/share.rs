@@ -98,7 +98,7 @@ fn unavailable(error: impl std::fmt::Display) -> Denial {
     Denial { reason: Reason::LedgerUnavailable { cause: error.to_string() }, rule: None }
 }
 
-fn invalid(cause: impl Into<String>) -> Denial {
+pub(super) fn invalid(cause: impl Into<String>) -> Denial {
     Denial { reason: Reason::InvalidRequest { cause: cause.into() }, rule: None }
 }
 
