@@ -153,6 +153,8 @@ impl Action {
     }
 
     async fn ask_in_span(self, waiting: Waiting) -> Result<InFlight, Error> {
+        #[cfg(feature = "embedded")]
+        crate::replay::refuse(&self.name)?;
         let span = ActionSpan::of(&self.name);
         span.told(self.ask(waiting).await)
     }

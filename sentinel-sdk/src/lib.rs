@@ -62,6 +62,10 @@
 //! recorded before the body runs. Whatever must not stand in the ledger is left out with `skip(argument)`,
 //! `inputs = false` and `outputs = false`. Of more than 64 KiB only the beginning and a digest are kept.
 //!
+//! # Replay
+//!
+//! With the feature `embedded`, `replay::Replay` answers the actions whose attribute says `replay = true` with what a ledger holds.
+//!
 //! # Threads, runtimes and forks
 //!
 //! All threads and tasks of a process share what its actions open: one address space is one trust domain. Any number

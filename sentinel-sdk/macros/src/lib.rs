@@ -32,6 +32,7 @@ use quote::quote;
 /// | `tags = ["search"]` | tags | none |
 /// | `skip(password, body)` | arguments that aren't recorded | all are |
 /// | `inputs = false` | records no arguments at all | `true` |
+/// | `replay = true` | can be answered from a recording: what an `Ok` holds is `serde::de::DeserializeOwned`; see `sentinel_sdk::replay` | a replay refuses it |
 /// | `outputs = false` | doesn't record what an `Ok` holds | `true` |
 ///
 /// A cost or a tag that only the running program knows: `sentinel_sdk::action(…)`.
