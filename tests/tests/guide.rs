@@ -51,7 +51,8 @@ fn blocks() -> Vec<Block<'static>> {
 
 /// The guide as one script, that says when a block's commands are done.
 fn script(blocks: &[Block<'_>]) -> String {
-    let mut script = "set -euo pipefail\nset -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
+    let mut script =
+        "set -euo pipefail\nset -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     for block in blocks {
         match block {
             Block::File(name, text) => write!(script, "cat > {name} <<'END OF FILE'\n{text}END OF FILE\n"),
@@ -81,7 +82,8 @@ fn run(script: &str, folder: &Path, home: &Path) -> Finished {
     let wheels = std::env::var_os("SENTINEL_PYTHON_WHEELS")
         .expect("the wheel is built by `cargo xtask test`; run that instead of `cargo test` alone");
     let binaries = program("sentinel").parent().unwrap().to_owned();
-    let path = std::env::join_paths([folder.join("bin"), binaries, "/usr/bin".into(), "/bin".into()]).unwrap();
+    let path =
+        std::env::join_paths([folder.join("bin"), binaries, "/usr/bin".into(), "/bin".into()]).unwrap();
     let mut command = Command::new("/bin/bash");
     command
         .args(["-c", script])
