@@ -55,8 +55,8 @@ fn script(blocks: &[Block<'_>]) -> String {
         "set -euo pipefail\nset -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     for block in blocks {
         match block {
-            Block::File(name, text) => write!(script, "cat > {name} <<'END OF FILE'\n{text}END OF FILE\n"),
-            Block::Commands(text) => write!(script, "{text}echo '{NEXT}'\n"),
+            Block::File(name, text) => writeln!(script, "cat > {name} <<'END OF FILE'\n{text}END OF FILE"),
+            Block::Commands(text) => writeln!(script, "{text}echo '{NEXT}'"),
             Block::Output(_) => Ok(()),
         }
         .unwrap();
