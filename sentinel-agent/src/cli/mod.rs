@@ -2,6 +2,7 @@
 
 pub mod approvals;
 mod conversation;
+mod embedded;
 pub mod ledger;
 pub mod operate;
 pub mod policy;

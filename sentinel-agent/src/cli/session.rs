@@ -14,14 +14,10 @@ use sentinel_proto::admin::{OfSession, Request};
 use sentinel_proto::{Money, SessionName};
 
 use super::conversation::order;
+use super::embedded;
 use super::terminal::visible;
 use crate::clock::{Clock as _, SystemClock};
 use crate::driver::budgets_back;
-
-/// Where programs that decide for themselves write, in the folder they run in, when nothing says otherwise.
-const DEFAULT_HOME: &str = ".agent-sentinel";
-/// Their session, when nothing says otherwise.
-const DEFAULT_SESSION: &str = "default";
 
 /// `sentinel session …`.
 #[derive(Debug, clap::Subcommand)]
@@ -115,14 +111,10 @@ pub fn carry_out(command: &SessionCommand) -> ExitCode {
 }
 
 fn reset_embedded(arguments: &ResetArguments) -> Result<String, ResetError> {
-    let of_environment = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let home = arguments.home.clone().or_else(|| of_environment("AGENT_SENTINEL_HOME").map(PathBuf::from));
-    let ledger = home.unwrap_or_else(|| DEFAULT_HOME.into()).join("ledger.jsonl");
-    let name = arguments
-        .name
-        .clone()
-        .or_else(|| of_environment("AGENT_SENTINEL_SESSION").map(|name| name.to_string_lossy().into_owned()));
-    let name = name.unwrap_or_else(|| DEFAULT_SESSION.to_owned());
+    let ledger = embedded::home(arguments.home.as_deref()).join("ledger.jsonl");
+    let of_environment = || Some(embedded::own(embedded::SESSION)?.to_string_lossy().into_owned());
+    let name = arguments.name.clone().or_else(of_environment);
+    let name = name.unwrap_or_else(|| embedded::DEFAULT_SESSION.to_owned());
     let name = SessionName::new(name.as_str()).map_err(|error| ResetError::NoName(name, error))?;
 
     check_owner(&ledger)?;
