@@ -1,7 +1,10 @@
 //! `sentinel session reset`: budgets that are given back, by a running agent or in the ledger of programs that decide for themselves.
 
 use std::process::Command;
+use std::time::Duration;
 
+use sentinel_authority::{Limits, Member, SharedAuthority};
+use sentinel_engine::Now;
 use sentinel_tests::{Finished, Host, Laptop, NOBODY, Running, Server, program};
 
 fn reset_of(laptop: &Laptop, arguments: &[&str]) -> Finished {
@@ -69,6 +72,26 @@ fn processes_that_share_the_ledger_go_on_and_keep_what_they_have_in_flight() {
         finished.stderr
     );
     assert!(!laptop.ledger().is_empty(), "and its chain is whole");
+}
+
+#[test]
+fn whoever_resets_is_none_of_those_that_a_run_goes_on_for() {
+    let laptop = Laptop::with_policy("budgets: {run: 1.0}\n");
+    laptop.run(&["begin=call,0.75", "end"]);
+    let ledger = laptop.folder.join(".agent-sentinel/ledger.jsonl");
+    let now = Now { wall_micros: 0, elapsed: Duration::ZERO };
+    let open = |member: Option<Member>| match member {
+        Some(member) => SharedAuthority::join(&ledger, Limits::default(), member, now).unwrap(),
+        None => SharedAuthority::visit(&ledger, Limits::default(), now).unwrap(),
+    };
+    let visitor = open(None);
+    assert_eq!(
+        laptop.run(&["begin=call,0.5", "end", "totals"]).lines().last(),
+        Some("totals session=1.25 run=0.5")
+    );
+    drop(visitor);
+    let _member = open(Some(Member::new(7)));
+    assert_eq!(laptop.run(&["totals"]), "totals session=1.25 run=0.5", "for a member it does");
 }
 
 #[test]
