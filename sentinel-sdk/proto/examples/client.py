@@ -39,14 +39,14 @@ class Client(threading.local):
             self.end(begun, *ending)
 
     def begin(self, action: str, cost_usd: float = 0.0, tags: Sequence[str] = (), inputs: Any = None,
-              risk_level: Optional[str] = None) -> Begun:
+              risk_level: Optional[str] = None, **more: Any) -> Begun:
         # The agent closes the connection on what it can't read, so that is found out here.
         risk = {} if risk_level is None else {"risk_level": risk_level}
         rules = [(VISIBLE + "{1,128}", [action]), (VISIBLE + "{1,64}", tags), ("[A-Za-z0-9._-]{1,32}", risk.values())]
         are_names = all(re.fullmatch(rule, name) for rule, names in rules for name in names)
         if not are_names or len(tags) > MOST_TAGS or not 0 <= cost_usd <= MOST_DOLLARS:
             raise Denied("INVALID_REQUEST", f"{action!a}, {list(tags)!a}, {risk!a} at {cost_usd} dollars")
-        keys = {"action": action, "cost_usd": cost_usd, "tags": list(tags), **risk, "inputs": payload(inputs)}
+        keys = {"action": action, "cost_usd": cost_usd, "tags": list(tags), **risk, "inputs": payload(inputs), **more}
         with self.connected():
             while True:
                 answer = self.ask("begin", keys, "decision")
@@ -68,10 +68,10 @@ class Client(threading.local):
     def cancel_approval(self, approval: str) -> None:
         self.ask("cancel_approval", {"approval": approval}, "approval")
 
-    def end(self, begun: Begun, outcome: str, outputs: Any = None, cost_usd: Optional[float] = None) -> bool:
+    def end(self, begun: Begun, outcome: str, outputs: Any = None, cost_usd: Optional[float] = None, **more: Any) -> bool:
         """Whether the agent has settled it, as far as that is waited for. Raises nothing: the body has run."""
         cost = {"cost_usd": cost_usd} if cost_usd is not None and 0 <= cost_usd <= MOST_DOLLARS else {}
-        keys = {"action_id": begun.action_id, "outcome": outcome, **cost, "outputs": payload(outputs)}
+        keys = {"action_id": begun.action_id, "outcome": outcome, **cost, "outputs": payload(outputs), **more}
         with contextlib.suppress(Denied):  # What can't be said, the end of the connection says.
             if begun.pid == os.getpid():  # Else a forked child has come out of its parent's body.
                 return self.ask("end", keys, "ended" if begun.acknowledge_end else None).get("settled") is not False

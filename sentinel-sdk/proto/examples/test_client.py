@@ -118,8 +118,15 @@ class Requests(Case):
         begun, approval = one_way._replace(acknowledge_end=True), file("reply-approval-approved")
         inputs = {"args": [], "kwargs": {"query": "ü\n"}}
         failed = "ValueError: no such page"
+        annotations = json.loads(file("request-end-annotated"))["end"]["annotations"]
         calls: Dict[str, Any] = {
             "begin": (1, file("reply-allow"), lambda it: it.begin("search_web", 0.01, ["search"], inputs, "high")),
+            "begin-annotated": (
+                1,
+                file("reply-allow"),
+                lambda it: it.begin("search_web", 0.0, needs_approval=True, annotations=annotations),
+            ),
+            "end-annotated": (2, ended, lambda it: it.end(begun, "success", annotations=annotations)),
             "end": (2, ended, lambda it: it.end(begun, "success")),
             "end-one-way": (2, None, lambda it: it.end(one_way, "success", cost_usd=0.02)),
             "end-error": (2, ended, lambda it: it.end(begun, "error", failed)),
