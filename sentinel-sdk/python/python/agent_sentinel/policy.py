@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from . import _modes
 from ._home import home_folder
@@ -114,40 +114,43 @@ class PolicyEngine:
 
         Raises `ConfigurationError`; then nothing may run until it is configured rightly.
         """
-        config = PolicyConfig(
-            session_budget=session_budget,
-            run_budget=run_budget,
-            action_budgets=dict(action_budgets or {}),
-            denied_actions=_names("denied_actions", denied_actions) or [],
-            allowed_actions=_names("allowed_actions", allowed_actions),
-            rate_limits={name: dict(limit) for name, limit in (rate_limits or {}).items()},
-            strict_mode=strict_mode,
-            require_approval=require_approval,
-            approval_actions=_names("approval_actions", approval_actions) or [],
-            approval_tags=_names("approval_tags", approval_tags) or [],
-            approval_risk_levels=_names("approval_risk_levels", approval_risk_levels) or [],
-            approval_threshold_usd=approval_threshold_usd,
-            approval_timeout_seconds=approval_timeout_seconds,
+        cls._apply(
+            lambda: PolicyConfig(
+                session_budget=session_budget,
+                run_budget=run_budget,
+                action_budgets=dict(action_budgets or {}),
+                denied_actions=_names("denied_actions", denied_actions) or [],
+                allowed_actions=_names("allowed_actions", allowed_actions),
+                rate_limits={name: dict(limit) for name, limit in (rate_limits or {}).items()},
+                strict_mode=strict_mode,
+                require_approval=require_approval,
+                approval_actions=_names("approval_actions", approval_actions) or [],
+                approval_tags=_names("approval_tags", approval_tags) or [],
+                approval_risk_levels=_names("approval_risk_levels", approval_risk_levels) or [],
+                approval_threshold_usd=approval_threshold_usd,
+                approval_timeout_seconds=approval_timeout_seconds,
+            )
         )
-        cls._apply("configured", config)
 
     @classmethod
     def apply_config(cls, config: PolicyConfig) -> None:
-        """Decides by this from now on."""
-        cls._apply("configured", config)
+        """Decides by this from now on. Raises as `configure` does."""
+        cls._apply(lambda: config)
 
     @classmethod
-    def _apply(cls, name: str, config: PolicyConfig) -> None:
+    def _apply(cls, made: Callable[[], PolicyConfig]) -> None:
         cls._config = None
         try:
+            config = made()
             if cls._remote is not None:
                 # What the platform says goes on to hold, on top of this.
                 cls._remote.set_local(config.said())
             else:
-                runtime.set_policy(name, config.text())
-        except ConfigurationError as error:
-            runtime.fail_policy(error.message)
-            raise
+                runtime.set_policy("configured", config.text())
+        except Exception as error:  # whatever it was given: what was meant to be forbidden must not be allowed for it
+            cause = error.message if isinstance(error, ConfigurationError) else f"the policy has a value that none can have: {error}"
+            runtime.fail_policy(cause)
+            raise ConfigurationError(cause) from None
         cls._config = config
 
     @classmethod
@@ -158,10 +161,10 @@ class PolicyEngine:
         Raises `ConfigurationError` with all that is wrong with it; then nothing may run until a policy is read.
         """
         cls._config = None
-        chosen = Path(path) if path is not None else _found()
+        chosen = path if path is not None else _found()
         try:
-            text = chosen.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = Path(chosen).read_text(encoding="utf-8")
+        except (OSError, TypeError, ValueError) as error:
             cause = f"the policy `{chosen}` can't be read: {error}"
             runtime.fail_policy(cause)
             raise ConfigurationError(cause) from None
