@@ -78,7 +78,31 @@ fn folder() -> PathBuf {
     folder
 }
 
-fn run(script: &str, folder: &Path, home: &Path) -> Finished {
+/// Where the guide's `sentinel run` keeps its ledgers. What comes in goes with this.
+struct PrivateLedgers(Vec<PathBuf>);
+
+impl PrivateLedgers {
+    const FOLDER: &str = "/var/lib/agent-sentinel/private";
+
+    fn there() -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(Self::FOLDER).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+}
+
+impl Drop for PrivateLedgers {
+    fn drop(&mut self) {
+        for new in Self::there().into_iter().filter(|ledger| !self.0.contains(ledger)) {
+            drop(std::fs::remove_dir_all(new));
+        }
+        // Those that were made for them, where nobody else has put anything in.
+        for folder in Path::new(Self::FOLDER).ancestors().take(2) {
+            drop(std::fs::remove_dir(folder));
+        }
+    }
+}
+
+fn run(script: &str, folder: &Path) -> Finished {
     let wheels = std::env::var_os("SENTINEL_PYTHON_WHEELS")
         .expect("the wheel is built by `cargo xtask test`; run that instead of `cargo test` alone");
     let binaries = program("sentinel").parent().unwrap().to_owned();
@@ -91,8 +115,7 @@ fn run(script: &str, folder: &Path, home: &Path) -> Finished {
         .env("PATH", path)
         .env("PIP_NO_INDEX", "1")
         .env("PIP_FIND_LINKS", wheels)
-        .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-        .env("XDG_STATE_HOME", home);
+        .env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
     for name in ["AGENT_SENTINEL_HOME", "AGENT_SENTINEL_POLICY", "AGENT_SENTINEL_MODE", "PYTHONPATH"] {
         command.env_remove(name);
     }
@@ -102,7 +125,8 @@ fn run(script: &str, folder: &Path, home: &Path) -> Finished {
 #[test]
 fn a_reader_who_does_what_the_guide_says_gets_what_it_shows() {
     let (folder, blocks) = (folder(), blocks());
-    let finished = run(&script(&blocks), &folder, &folder);
+    let _ledgers = PrivateLedgers(PrivateLedgers::there());
+    let finished = run(&script(&blocks), &folder);
     assert_eq!(finished.status, Some(0), "{}\n{}", finished.stdout, finished.stderr);
     let mut outputs = finished.stdout.split(NEXT);
     let mut output = "";

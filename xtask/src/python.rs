@@ -21,6 +21,8 @@ const INTERPRETER: &str = "/usr/bin/python3";
 pub(crate) struct Python {
     /// What `PYTHONPATH` has to name.
     pub(crate) site: PathBuf,
+    /// The folder of its wheel.
+    pub(crate) wheels: PathBuf,
     tools: PathBuf,
     tests: PathBuf,
     /// The client that `PROTOCOL.md` shows. Its tests are the protocol's.
@@ -56,7 +58,7 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Python> {
     install.args(["--no-deps", "--target"]).arg(&site).arg(wheel);
     output_of(install, "pip install of the wheel")?;
     let (tests, example) = (root.join(PACKAGE).join("tests"), root.join(EXAMPLE));
-    Ok(Python { site, tools, tests, example })
+    Ok(Python { site, wheels, tools, tests, example })
 }
 
 fn pip() -> Command {
