@@ -56,7 +56,7 @@ class Interruptions(GuardCase):
 
     def test_a_task_that_is_cancelled_before_its_action_begins_does_not_run_it(self) -> None:
         async def main() -> None:
-            @guarded_action(name="waits")
+            @guarded_action(name="hardly_begins")
             async def waits() -> None:
                 self.fail("it ran")
 
@@ -68,10 +68,10 @@ class Interruptions(GuardCase):
 
         asyncio.run(main())
         # It may have been let start meanwhile.
-        self.wait_until(lambda: self.outcomes("waits") in ([], ["cancelled"]))
+        self.wait_until(lambda: self.outcomes("hardly_begins") in ([], ["cancelled"]))
 
     def test_a_timeout_around_an_action_cancels_it(self) -> None:
-        @guarded_action(name="waits")
+        @guarded_action(name="times_out")
         async def waits() -> None:
             await asyncio.sleep(600)
 
@@ -81,7 +81,7 @@ class Interruptions(GuardCase):
 
         with self.assertRaises(asyncio.TimeoutError):
             asyncio.run(main())
-        self.assertEqual(self.outcomes("waits"), ["cancelled"])
+        self.assertEqual(self.outcomes("times_out"), ["cancelled"])
 
     def test_ctrl_c_in_a_body_ends_it_as_cancelled(self) -> None:
         process = self.python(
