@@ -58,7 +58,7 @@ pub(crate) async fn wait(
             Ok(Reply::Refused(refused)) => return Word::No(because(LinkError::Refused(refused).reason())),
             Ok(_) => return Word::No(because(LinkError::Unexpected.reason())),
             Err(LinkError::TimedOut(_)) if deadline.left().is_err() => {
-                return too_late(client, wish.id, waiting).await;
+                return too_late(client, wish.id, deadline.patience, waiting).await;
             }
             Err(error @ (LinkError::Lost(_) | LinkError::Unreachable { .. } | LinkError::TimedOut(_))) => {
                 let until = *gives_up.get_or_insert_with(|| Deadline::after(RESTART_TIME));
@@ -82,11 +82,11 @@ fn word(answer: ApprovalAnswer) -> Word {
 }
 
 /// Withdraws a wish that nobody waits for any more.
-async fn too_late(client: &Client, approval: ApprovalId, waiting: Waiting) -> Word {
+async fn too_late(client: &Client, approval: ApprovalId, waited: Duration, waiting: Waiting) -> Word {
     let cancel = |request| Request::CancelApproval(OfApproval { request, approval });
     // Whether or not it was withdrawn: the action isn't run.
     drop(client.ask(cancel, None, waiting).await);
-    Word::No(because(Reason::ApprovalCancelled { cause: "nobody spoke while it was waited for".to_owned() }))
+    Word::No(because(Reason::ApprovalExpired { timeout_seconds: waited.as_secs() }))
 }
 
 fn because(reason: Reason) -> Denial {

@@ -272,12 +272,11 @@ impl FileLog {
         on_line: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), LedgerError> {
         if length < self.length {
-            return Err(LedgerError::HeadMissing {
+            return Err(LedgerError::Shortened {
                 path: self.path.clone(),
                 head: head_file(&self.path),
-                found: length,
-                expected: self.head.seq,
-                hash: self.head.hash.clone(),
+                bytes: length,
+                expected: self.length,
             });
         }
         let failed = |cause| LedgerError::Io { path: self.path.clone(), what: "read", cause };
