@@ -141,6 +141,20 @@ class Runtime:
             self._policy = None if text is None else (name, text)
             self._failed = None
 
+    def summary_of(self, name: str, text: str) -> str:
+        """What a policy says, as JSON, without putting it in force. Raises `ConfigurationError`."""
+        try:
+            apart = _native.Client.embedded(str(self._home()))
+            apart.set_policy(name, text)
+            return apart.policy_summary()
+        except _native.Refused as refused:
+            raise ConfigurationError(_message(refused)) from None
+
+    def failure(self) -> Optional[str]:
+        """Why nothing may start, where a policy could not be read."""
+        self._read_environment()
+        return self._failed
+
     def fail_policy(self, cause: str) -> None:
         """Lets nothing start from now on: there is a policy, but nobody knows what it says."""
         with self._lock:
