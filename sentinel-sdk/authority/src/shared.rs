@@ -5,11 +5,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sentinel_engine::{Event, Now};
 use sentinel_ledger::{CaughtUp, LedgerError, Limits, Member, Turn, Turns};
 
 use crate::{AppendError, Authority, FileLedger, OpenedLedger};
+
+/// A process that is alone looks so often whether its ledger was moved away or changed by somebody who takes no turns.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Why a process can't take its turn.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +46,8 @@ pub struct SharedAuthority {
     limits: Limits,
     /// What it has folded is not what the file says: it is read anew.
     is_stale: bool,
+    /// When it last looked at the file, since the boot.
+    looked_at: Duration,
 }
 
 /// A process's turn: what it decides now, it decides alone.
@@ -62,14 +68,13 @@ impl SharedAuthority {
     pub fn join(ledger: &Path, limits: Limits, member: Member, now: Now) -> Result<Self, SharedError> {
         let locks = ledger.with_extension("lock");
         let failed = |cause| SharedError::Turns { path: locks.clone(), cause };
-        let turns = Turns::open(&locks).map_err(failed)?;
-        turns.join(member).map_err(failed)?;
+        let turns = Turns::join(&locks, member).map_err(failed)?;
         let turn = turns.take().map_err(failed)?;
         let OpenedLedger { ledger: log, state, gap, .. } = FileLedger::open_shared(ledger, limits, now)?;
         let mut authority = Authority::going_on(log, state);
         tell_gap(&mut authority, gap, now)?;
         drop(turn);
-        Ok(Self { authority, turns, locks, ledger: ledger.to_owned(), limits, is_stale: false })
+        Ok(Self { authority, turns, locks, ledger: ledger.to_owned(), limits, is_stale: false, looked_at: now.elapsed })
     }
 
     /// Waits for this process's turn, and catches up with the others.
@@ -79,7 +84,11 @@ impl SharedAuthority {
     pub fn take_turn(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
         let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
         let turn = self.turns.take().map_err(failed)?;
-        if !self.is_stale {
+        let looks = !turn.is_next()
+            || now.elapsed >= self.looked_at.saturating_add(LOOK_EVERY)
+            || self.authority.log().chain().is_poisoned();
+        if looks && !self.is_stale {
+            self.looked_at = now.elapsed;
             // Whatever goes wrong half way, the next turn begins anew.
             self.is_stale = true;
             match self.authority.catch_up(now)? {

@@ -7,7 +7,7 @@
 //! Invariant: a file that was only ever appended to here holds whole, chained lines, up to a torn one at its end after a crash, which the next
 //! open cuts off and keeps beside.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

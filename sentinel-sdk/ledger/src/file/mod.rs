@@ -358,6 +358,12 @@ impl FileLog {
         self.rotated_bytes.saturating_add(self.length)
     }
 
+    /// Whether what is in the file has to be looked at before anything can be appended.
+    #[must_use]
+    pub const fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
