@@ -5,6 +5,7 @@
 //!
 //! Invariant: an authority that can't take its turn, or whose policy could not be read, lets nothing start.
 
+mod ids;
 mod policy;
 mod share;
 

@@ -16,6 +16,8 @@ use sentinel_proto::{
 use uuid::Uuid;
 
 use super::EmbeddedPolicy;
+use super::ids::Ids;
+use crate::pool::own_pid;
 
 /// What stands in the ledger for what this mode enforces.
 const TIER: &str = "advisory";
@@ -70,6 +72,7 @@ pub struct Record {
 pub(super) struct Share {
     shared: SharedAuthority,
     member: Member,
+    ids: Ids,
     session: SessionId,
     name: SessionName,
     /// The policy that is in force here, and its text's digest.
@@ -92,7 +95,7 @@ fn now() -> Now {
     }
 }
 
-fn unavailable(error: impl std::fmt::Display) -> Denial {
+pub(super) fn unavailable(error: impl std::fmt::Display) -> Denial {
     Denial { reason: Reason::LedgerUnavailable { cause: error.to_string() }, rule: None }
 }
 
@@ -121,6 +124,7 @@ impl Share {
         Ok(Self {
             shared,
             member,
+            ids: Ids::default(),
             session: SessionId(0),
             name: name.clone(),
             policy: Arc::new(Policy::empty()),
@@ -213,7 +217,7 @@ impl Share {
         if begin.tags.len() > MAX_TAGS {
             return Err(invalid(format!("{} tags; at most {MAX_TAGS} are allowed", begin.tags.len())));
         }
-        let action_id = ActionId(Uuid::new_v4());
+        let action_id = ActionId(self.ids.make()?);
         let asked = Box::new(ActionRequest {
             action_id,
             session: self.session,
@@ -222,9 +226,9 @@ impl Share {
             cost: begin.cost_usd,
             tags: begin.tags,
             risk: begin.risk_level,
-            approval_id: ApprovalId(Uuid::new_v4()),
+            approval_id: ApprovalId(self.ids.make()?),
             inputs: begin.inputs,
-            pid: std::process::id(),
+            pid: own_pid(),
         });
         let (turn, now) = self.turn()?;
         if turn.authority.is_nearly_full() {
@@ -354,7 +358,7 @@ impl Share {
     }
 
     pub(super) fn record(&mut self, record: Record) -> Result<ActionId, Denial> {
-        let action_id = ActionId(Uuid::new_v4());
+        let action_id = ActionId(self.ids.make()?);
         let session = self.session;
         let Record { action, cost, outcome, tags, duration, inputs, outputs } = record;
         self.step(Event::Record(Box::new(sentinel_engine::Recorded {
