@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sentinel_proto::app::{Answer, Begin, Reply, Request};
-use sentinel_proto::{ActionId, ActionName, Decision, Denial, Money, Payload, Reason, RiskLevel, Tag};
+use sentinel_proto::{
+    ActionId, ActionName, Annotations, Decision, Denial, Money, Payload, Reason, RiskLevel, Tag,
+};
 use serde::Serialize;
 
 use crate::approval::{self, Word};
@@ -12,6 +14,7 @@ use crate::error::Error;
 use crate::guard::{AsyncGuard, Guard, InFlight};
 use crate::pool::{LinkError, Waiting, finish};
 use crate::record;
+use crate::trace::ActionSpan;
 
 /// An action that is to be begun, for what `#[guarded_action]` can't say: a cost or a tag that is known only when
 /// the program runs.
@@ -36,7 +39,9 @@ pub struct Action {
     cost: Money,
     tags: Vec<String>,
     risk_level: Option<String>,
+    needs_approval: bool,
     inputs: Payload,
+    annotations: Annotations,
     /// The longest to wait for a human's word; none: as long as the policy lets it.
     approval_patience: Option<Duration>,
     /// The first mistake in what was declared. It denies the action.
@@ -51,7 +56,9 @@ impl Action {
             cost: Money::ZERO,
             tags: Vec::new(),
             risk_level: None,
+            needs_approval: false,
             inputs: Payload::null(),
+            annotations: Annotations::default(),
             approval_patience: None,
             mistake: None,
         }
@@ -84,6 +91,12 @@ impl Action {
         self
     }
 
+    /// Wants a human's word first, whatever the policy says: one that its `approvals.approvers` names, else any operator.
+    pub fn needs_approval(mut self) -> Self {
+        self.needs_approval = true;
+        self
+    }
+
     /// How long to wait for a human's word, where the policy wants one; otherwise as long as the policy lets it wait. After that the wish is
     /// withdrawn, and the action denied. Zero: it is denied at once, and the wish stays for who asks again.
     pub fn wait_for_approval(mut self, patience: Duration) -> Self {
@@ -106,7 +119,13 @@ impl Action {
         self
     }
 
-    fn mistaken(mut self, mistake: String) -> Self {
+    /// What else is to be recorded of it: whose it is, and what it was begun in.
+    pub fn annotations(mut self, annotations: Annotations) -> Self {
+        self.annotations = annotations;
+        self
+    }
+
+    pub(crate) fn mistaken(mut self, mistake: String) -> Self {
         self.mistake.get_or_insert(mistake);
         self
     }
@@ -122,7 +141,7 @@ impl Action {
     /// # Errors
     /// It was denied, or the agent doesn't answer: it must not run.
     pub async fn begin(self) -> Result<AsyncGuard, Error> {
-        self.ask(Waiting::of_caller()).await.map(AsyncGuard::new)
+        self.ask_in_span(Waiting::of_caller()).await.map(AsyncGuard::new)
     }
 
     /// [`Action::begin`] for code that isn't async.
@@ -130,11 +149,27 @@ impl Action {
     /// # Errors
     /// As there.
     pub fn begin_blocking(self) -> Result<Guard, Error> {
-        finish(self.ask(Waiting::InThread)).map(Guard::new)
+        finish(self.ask_in_span(Waiting::InThread)).map(Guard::new)
+    }
+
+    async fn ask_in_span(self, waiting: Waiting) -> Result<InFlight, Error> {
+        let span = ActionSpan::of(&self.name);
+        span.told(self.ask(waiting).await)
     }
 
     async fn ask(self, waiting: Waiting) -> Result<InFlight, Error> {
-        let Self { client, name, cost, tags, risk_level, inputs, approval_patience, mistake } = self;
+        let Self {
+            client,
+            name,
+            cost,
+            tags,
+            risk_level,
+            needs_approval,
+            inputs,
+            annotations,
+            approval_patience,
+            mistake,
+        } = self;
         let valid = match mistake {
             Some(mistake) => Err(mistake),
             None => named(&name, &tags, risk_level),
@@ -146,7 +181,17 @@ impl Action {
                 return Err(Error::denied(&name, denial, client));
             }
         };
-        let begin = Begin { request: 0, action, cost_usd: cost, tags, risk_level, inputs };
+        let annotations = annotations.boxed();
+        let begin = Begin {
+            request: 0,
+            action,
+            cost_usd: cost,
+            tags,
+            risk_level,
+            needs_approval,
+            inputs,
+            annotations,
+        };
         let (reply, connection) = loop {
             let request = |request| Request::Begin(Begin { request, ..begin.clone() });
             let (reply, connection) = match client.ask(request, None, waiting).await {

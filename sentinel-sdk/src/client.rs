@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sentinel_proto::Money;
 use sentinel_proto::app::{Ask, Denials, KernelDenial, Reply, Request, RequestId};
+use sentinel_proto::{Money, Reason};
 
 use crate::action::Action;
 use crate::error::Error;
@@ -86,6 +86,26 @@ impl Client {
             }
         };
         OF_PROCESS.get_or_make(make).clone()
+    }
+
+    /// Makes this the client of this process, which `#[guarded_action]` and the functions of this crate use, and of the children that it forks.
+    ///
+    /// # Errors
+    /// The process has another one already: the first use of one settles that.
+    ///
+    /// # Examples
+    /// ```
+    /// let client = sentinel_sdk::Client::new("/run/my-agent/agent.sock");
+    /// client.use_for_process()?; // at the beginning of `main`
+    /// # Ok::<(), sentinel_sdk::Error>(())
+    /// ```
+    pub fn use_for_process(&self) -> Result<(), Error> {
+        let used = OF_PROCESS.get_or_make(|parents| parents.unwrap_or(self).clone());
+        if Arc::ptr_eq(&used.place, &self.place) && used.deadline == self.deadline {
+            return Ok(());
+        }
+        let cause = "it has one already; say which before anything is asked".to_owned();
+        Err(Error::invalid("client of the process", Reason::InvalidRequest { cause }, self.clone()))
     }
 
     /// A client of the agent that listens there. Nothing is dialled yet.

@@ -8,13 +8,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use sentinel_proto::app::{End, Ended, Reply, Request, RequestId};
-use sentinel_proto::{ActionId, Money, Outcome, Payload, Reason, encode_frame};
+use sentinel_proto::{ActionId, Annotations, Money, Outcome, Payload, Reason, encode_frame};
 use serde::Serialize;
 
 use crate::client::{Client, Link, answered};
 use crate::error::Error;
 use crate::pool::{Connection, Deadline, Progress, Waiting, finish, own_pid};
 use crate::record;
+use crate::trace::ActionSpan;
 
 /// An async guard that is dropped waits at most so long for its doors to shut: it blocks the runtime's thread.
 const DROP_PATIENCE: Duration = Duration::from_millis(100);
@@ -96,6 +97,11 @@ impl Guard {
         self.0.actual_cost_usd(dollars)
     }
 
+    /// What else is to be recorded at its end, such as why it was done and with which data.
+    pub fn annotate(&mut self, annotations: Annotations) {
+        self.0.annotations = annotations;
+    }
+
     /// It did what it should. `outputs` go to the ledger. Where it had doors they are shut when this returns.
     pub fn success<T: Serialize + ?Sized>(self, outputs: &T) -> Settlement {
         self.end(Outcome::Success, record::payload(outputs))
@@ -117,10 +123,12 @@ impl Guard {
         if let Some(embedded) = self.0.client.clone().as_embedded() {
             let mut guard = self;
             guard.0.is_over = true;
-            return match embedded.abort(guard.0.id, cause) {
+            let settlement = match embedded.abort(guard.0.id, cause) {
                 Ok(()) => Settlement::Acknowledged,
                 Err(_unwritten) => Settlement::Unknown,
             };
+            guard.0.span.ended(Outcome::Aborted, settlement);
+            return settlement;
         }
         self.end(Outcome::Cancelled, record::payload(cause))
     }
@@ -165,6 +173,11 @@ impl AsyncGuard {
     /// That is no amount of money; the estimate stays.
     pub fn actual_cost_usd(&mut self, dollars: f64) -> Result<(), Error> {
         self.0.actual_cost_usd(dollars)
+    }
+
+    /// As [`Guard::annotate`].
+    pub fn annotate(&mut self, annotations: Annotations) {
+        self.0.annotations = annotations;
     }
 
     /// It did what it should. `outputs` go to the ledger. Where it had doors they are shut when this is done.
@@ -217,10 +230,12 @@ pub(crate) struct InFlight {
     /// A guard that begins and is dropped while its thread panics has not panicked itself.
     began_panicking: bool,
     actual_cost: Option<Money>,
+    annotations: Annotations,
     /// How it ended, once that is known.
     ending: Option<(Outcome, Payload)>,
     /// Whether the agent was told, as far as it can be.
     is_over: bool,
+    span: ActionSpan,
 }
 
 impl InFlight {
@@ -234,9 +249,24 @@ impl InFlight {
             began_at: Instant::now(),
             began_panicking: std::thread::panicking(),
             actual_cost: None,
+            annotations: Annotations::default(),
             ending: None,
             is_over: false,
+            span: ActionSpan::default(),
         }
+    }
+
+    /// The same action, whose end is told in this span.
+    pub(crate) fn in_span(self, span: ActionSpan) -> Self {
+        Self { span, ..self }
+    }
+
+    pub(crate) const fn span(&self) -> &ActionSpan {
+        &self.span
+    }
+
+    pub(crate) const fn id(&self) -> ActionId {
+        self.id
     }
 
     pub(crate) const fn client(&self) -> &Client {
@@ -260,12 +290,27 @@ impl InFlight {
         Ok(())
     }
 
+    /// How it ended; one that nobody says a word about was given up.
+    fn outcome(&self) -> Outcome {
+        match &self.ending {
+            Some((outcome, _)) => *outcome,
+            None if std::thread::panicking() && !self.began_panicking => Outcome::Panicked,
+            None => Outcome::Cancelled,
+        }
+    }
+
     fn message(&self, request: Option<RequestId>) -> Request {
-        let (outcome, outputs) = self.ending.clone().unwrap_or_else(|| {
-            let is_panicking = std::thread::panicking() && !self.began_panicking;
-            (if is_panicking { Outcome::Panicked } else { Outcome::Cancelled }, Payload::null())
-        });
-        Request::End(End { request, action_id: self.id, outcome, cost_usd: self.actual_cost, outputs })
+        let outcome = self.outcome();
+        let outputs = self.ending.as_ref().map_or_else(Payload::null, |(_, outputs)| outputs.clone());
+        let annotations = self.annotations.clone().boxed();
+        Request::End(End {
+            request,
+            action_id: self.id,
+            outcome,
+            cost_usd: self.actual_cost,
+            outputs,
+            annotations,
+        })
     }
 
     /// Tells the agent, and waits for it where there were doors. To say it twice is harmless: the first counts.
@@ -277,6 +322,7 @@ impl InFlight {
         };
         self.is_over = true;
         self.make_sure(settlement);
+        self.tell(settlement);
         settlement
     }
 
@@ -308,25 +354,36 @@ impl InFlight {
     /// Tells the agent without waiting in a task.
     fn deliver_at_once(&mut self) {
         self.is_over = true;
-        if self.pid != own_pid() {
-            return;
+        if self.pid == own_pid() {
+            let settlement = self.settle_at_once();
+            self.tell(settlement);
         }
-        let Some(connection) = &self.connection else {
-            finish(self.ask_to_settle(Waiting::InThread, Deadline::after(DROP_PATIENCE)));
-            return;
-        };
+    }
+
+    fn settle_at_once(&self) -> Settlement {
+        let ask = || finish(self.ask_to_settle(Waiting::InThread, Deadline::after(DROP_PATIENCE)));
+        let Some(connection) = &self.connection else { return ask() };
         if self.has_doors {
-            let settlement = finish(self.ask_to_settle(Waiting::InThread, Deadline::after(DROP_PATIENCE)));
+            let settlement = ask();
             if settlement != Settlement::Unknown {
-                return;
+                return settlement;
             }
         }
         let sent = match encode_frame(&self.message(None)) {
             Ok(frame) => matches!(connection.send(&frame), Ok(Progress::Sent)),
             Err(_unwritable) => false,
         };
-        if !sent {
-            connection.shut();
+        if sent {
+            return Settlement::Sent;
+        }
+        connection.shut();
+        Settlement::Unknown
+    }
+
+    /// Tells the program's own log. A forked child has nothing to tell of its parent's actions.
+    fn tell(&self, settlement: Settlement) {
+        if self.pid == own_pid() {
+            self.span.ended(self.outcome(), settlement);
         }
     }
 

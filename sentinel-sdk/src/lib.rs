@@ -68,6 +68,19 @@
 //! of threads and tokio runtimes may begin actions at once. A forked child is another process to the agent: it begins
 //! its own actions, on connections of its own, and a guard that it inherits says nothing.
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+#![cfg_attr(
+    test,
+    expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")
+)]
+
 mod action;
 mod approval;
 mod client;
@@ -81,6 +94,9 @@ pub mod macro_support;
 mod outcome;
 mod pool;
 mod record;
+#[cfg(feature = "embedded")]
+pub mod replay;
+mod trace;
 
 use std::time::Duration;
 
@@ -93,7 +109,8 @@ pub use outcome::GuardedResult;
 pub use sentinel_macros::guarded_action;
 pub use sentinel_proto::app::KernelDenial;
 pub use sentinel_proto::{
-    ActionId, ApprovalId, BudgetScope, Denial, Money, MoneyError, Reason, Remediation, RulePlace,
+    ActionId, Annotations, ApprovalId, BudgetScope, Denial, Label, Money, MoneyError, Reason, Remediation,
+    RulePlace,
 };
 
 /// What stands in the ledger for JSON text that somebody else has made: bounded, and a text where it is no JSON.

@@ -66,8 +66,17 @@ pub(crate) fn soak(root: &Path, filter: Option<&str>, fuzz_seconds: u32) -> anyh
         let told = test::run_one(&targets, test);
         done(test, told.map(|()| format!("{} s", start.elapsed().as_secs())))?;
     }
-    for target in fuzz_targets.iter().filter(|target| is_wanted(&target.test())) {
-        done(&target.test(), target.run(root, fuzz_seconds).map(|told| told.to_string()))?;
+    // All at once, so that an hour each is an hour in all.
+    let wanted: Vec<&fuzz::Target> = fuzz_targets.iter().filter(|target| is_wanted(&target.test())).collect();
+    let told: Vec<anyhow::Result<fuzz::Told>> = std::thread::scope(|scope| {
+        let runs: Vec<_> =
+            wanted.iter().map(|target| scope.spawn(|| target.run(root, fuzz_seconds))).collect();
+        let panicked = |_panic| Err(anyhow::anyhow!("its thread panicked"));
+        runs.into_iter().map(|run| run.join().unwrap_or_else(panicked)).collect()
+    });
+    let together = wanted.len();
+    for (target, told) in wanted.iter().zip(told) {
+        done(&target.test(), told.map(|told| format!("{told}, {together} at once")))?;
     }
     drop(reaper);
     before.compare(root)?;

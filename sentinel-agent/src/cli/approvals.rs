@@ -161,7 +161,7 @@ fn shown(one: &ApprovalStatus) -> String {
         ("risk", none(one.risk_level.as_ref().map(ToString::to_string).unwrap_or_default())),
         ("doors", none(one.doors.join(", "))),
         ("inputs", one.inputs.as_json().to_owned()),
-        ("asked by", format!("`{}`, line {} of the policy", one.rule.rule, one.rule.line)),
+        ("asked by", one.rule.to_string()),
         ("digest", one.digest.clone()),
         ("expires", format!("in {} s", one.expires_in_seconds)),
         ("state", one.uses_left.map_or_else(|| "waits".to_owned(), |uses| format!("approved, {uses} left"))),

@@ -149,8 +149,10 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             cost: begin.cost_usd,
             tags: begin.tags,
             risk: begin.risk_level,
+            needs_approval: begin.needs_approval,
             approval_id,
             inputs: begin.inputs,
+            annotations: begin.annotations,
             pid: identity.pid,
         });
         // What waits for a human already is no news: then there is no fact.
@@ -252,7 +254,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
 
     /// Ends an action of the sender's own session.
     fn end(&mut self, connection: &Connection, end: End) {
-        let End { request, action_id, outcome, cost_usd, outputs } = end;
+        let End { request, action_id, outcome, cost_usd, outputs, annotations } = end;
         let refuse = |code, cause: String| match request {
             Some(_) => connection.refuse(request, code, cause),
             None => tracing::warn!(%action_id, %cause, "an end was not taken"),
@@ -270,7 +272,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             }
             return;
         };
-        match self.step(Event::End { action_id, session, outcome, cost: cost_usd, outputs }) {
+        match self.step(Event::End { action_id, session, outcome, cost: cost_usd, outputs, annotations }) {
             Ok(step) => {
                 self.shut(&step.effects);
                 let settled = step.facts.iter().any(|fact| match fact {

@@ -19,6 +19,7 @@ mod ledger;
 mod line;
 mod rebuild;
 pub mod redact;
+mod replay;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use fold::Fold;
 pub use intervention::{Intervention, intervention};
 pub use ledger::{AppendError, FileLedger, Ledger, OpenedLedger};
 pub use rebuild::LineError;
+pub use replay::{Divergence, Recording, ReplayError, Take, TakeOutcome};
 pub use sentinel_ledger::{LedgerError, Limits, Member, TornTail};
 pub use shared::{SharedAuthority, SharedError, SharedTurn};
 pub use view::particulars;
@@ -149,7 +151,9 @@ impl<L: Log> Authority<L> {
     #[must_use]
     pub fn waits_for(&self, request: &ActionRequest, now: Now) -> Option<ApprovalId> {
         let policy = self.policies.get(&request.session)?;
-        policy.approvals.as_ref()?;
+        if policy.approvals.is_none() && !request.needs_approval {
+            return None;
+        }
         self.state.waits_for(policy, request, now)
     }
 

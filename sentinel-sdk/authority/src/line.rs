@@ -6,7 +6,8 @@
 use chrono::NaiveDate;
 use sentinel_engine::{Closing, Fact, Now, State};
 use sentinel_proto::{
-    ActionId, ActionName, Denial, Money, Outcome, Payload, Reason, RiskLevel, RulePlace, Tag,
+    ActionId, ActionName, Annotations, Denial, Label, Money, Outcome, Payload, Reason, RiskLevel, RulePlace,
+    Tag,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -80,6 +81,20 @@ struct Line<'fact> {
     count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     would_allow: Option<&'fact str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inputs_sha256: Option<&'fact str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_id: Option<&'fact Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<&'fact Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<&'fact Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mission_id: Option<&'fact Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<ActionId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compliance_metadata: Option<&'fact Payload>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -195,7 +210,22 @@ pub(crate) fn body(
         pid: None,
         count: None,
         would_allow: None,
+        inputs_sha256: None,
+        agent_id: None,
+        run_id: None,
+        task_id: None,
+        mission_id: None,
+        parent: None,
+        compliance_metadata: None,
     };
+    if let Some(annotations) = annotations(fact) {
+        line.agent_id = annotations.agent_id.as_ref();
+        line.run_id = annotations.run_id.as_ref();
+        line.task_id = annotations.task_id.as_ref();
+        line.mission_id = annotations.mission_id.as_ref();
+        line.parent = annotations.parent;
+        line.compliance_metadata = annotations.compliance_metadata.as_ref();
+    }
     match fact {
         Fact::AgentStarted { .. } => line.action = "agent.started",
         Fact::AgentStopped => line.action = "agent.stopped",
@@ -219,6 +249,7 @@ pub(crate) fn body(
             line.cost_usd = recorded.cost.dollars();
             line.duration_ms = recorded.duration.as_micros() as f64 / 1_000.0;
             line.payload.inputs = &recorded.inputs;
+            line.inputs_sha256 = recorded.inputs_sha256.as_deref();
         }
         Fact::ActionStarted {
             run,
@@ -231,10 +262,12 @@ pub(crate) fn body(
             day,
             approval,
             inputs,
+            inputs_sha256,
             pid,
             ..
         } => {
             (line.kind, line.outcome) = ("action", Outcome::Started);
+            line.inputs_sha256 = inputs_sha256.as_deref();
             (line.action, line.tags, line.run) = (action.as_str(), tags, Some(*run));
             line.payload.inputs = inputs;
             line.scope = Some(scope.0);
@@ -351,6 +384,18 @@ pub(crate) fn body(
     // The closing brace: `seq` and `hash` follow.
     body.pop();
     Ok((id, body))
+}
+
+/// What the application says of the action that a fact is about.
+fn annotations(fact: &Fact) -> Option<&Annotations> {
+    match fact {
+        Fact::ActionStarted { annotations, .. }
+        | Fact::ActionDenied { annotations, .. }
+        | Fact::ActionEnded { annotations, .. }
+        | Fact::ActionCorrected { annotations, .. } => annotations.as_deref(),
+        Fact::ActionRecorded(recorded) => recorded.annotations.as_deref(),
+        _ => None,
+    }
 }
 
 /// In dollars, exact to the nano-dollar as amounts are.

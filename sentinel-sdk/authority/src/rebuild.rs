@@ -5,8 +5,8 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use sentinel_engine::{Attempt, Closing, Fact, GrantSet, Now, Recorded, ScopeId, SessionEnding, State, Wish};
 use sentinel_proto::{
-    ActionId, ActionName, ApprovalId, Denial, Money, Outcome, Payload, Reason, RiskLevel, RulePlace,
-    SessionId, SessionName, Tag,
+    ActionId, ActionName, Annotations, ApprovalId, Denial, Label, Money, Outcome, Payload, Reason, RiskLevel,
+    RulePlace, SessionId, SessionName, Tag,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -72,6 +72,27 @@ struct Line {
     pid: Option<u32>,
     count: Option<u64>,
     would_allow: Option<String>,
+    inputs_sha256: Option<String>,
+    agent_id: Option<Label>,
+    run_id: Option<Label>,
+    task_id: Option<Label>,
+    mission_id: Option<Label>,
+    parent: Option<ActionId>,
+    compliance_metadata: Option<Payload>,
+}
+
+impl Line {
+    fn annotations(&mut self) -> Option<Box<Annotations>> {
+        let annotations = Annotations {
+            agent_id: self.agent_id.take(),
+            run_id: self.run_id.take(),
+            task_id: self.task_id.take(),
+            mission_id: self.mission_id.take(),
+            parent: self.parent.take(),
+            compliance_metadata: self.compliance_metadata.take(),
+        };
+        annotations.boxed()
+    }
 }
 
 #[derive(Deserialize)]
@@ -131,7 +152,7 @@ struct Reloaded {
 
 /// The fact of a line, and when it happened, in microseconds since 1970.
 pub(crate) fn fact(line: &[u8]) -> Result<(Fact, u64), LineError> {
-    let line: Line = serde_json::from_slice(line)?;
+    let mut line: Line = serde_json::from_slice(line)?;
     let at = timestamp::read(&line.timestamp).ok_or(LineError::Value("timestamp"))?;
     let fact = match (line.kind.as_str(), line.action.as_str()) {
         ("agent", "agent.started") => {
@@ -182,6 +203,7 @@ pub(crate) fn fact(line: &[u8]) -> Result<(Fact, u64), LineError> {
             Fact::SessionReset { session: session(&line)?, operator: needed(line.operator, "operator")? }
         }
         ("record", _) => Fact::ActionRecorded(Box::new(Recorded {
+            annotations: line.annotations(),
             action_id: ActionId(line.id),
             session: session(&line)?,
             action: action_name(line.action)?,
@@ -190,6 +212,7 @@ pub(crate) fn fact(line: &[u8]) -> Result<(Fact, u64), LineError> {
             tags: line.tags,
             duration: micros(line.duration_ms)?,
             inputs: line.payload.inputs,
+            inputs_sha256: line.inputs_sha256,
             outputs: line.payload.outputs,
         })),
         ("action", _) => action(line)?,
@@ -247,7 +270,8 @@ fn micros(milliseconds: f64) -> Result<Duration, LineError> {
     Ok(Duration::from_micros(micros as u64))
 }
 
-fn action(line: Line) -> Result<Fact, LineError> {
+fn action(mut line: Line) -> Result<Fact, LineError> {
+    let annotations = line.annotations();
     let action_id = ActionId(line.id);
     let session = session(&line)?;
     let run = needed(line.run, "run")?;
@@ -267,6 +291,8 @@ fn action(line: Line) -> Result<Fact, LineError> {
             day: line.day,
             approval: line.approval.map(ApprovalId),
             inputs: line.payload.inputs,
+            inputs_sha256: line.inputs_sha256,
+            annotations,
             pid: needed(line.pid, "pid")?,
         },
         Outcome::Blocked => Fact::ActionDenied {
@@ -278,6 +304,7 @@ fn action(line: Line) -> Result<Fact, LineError> {
             tags,
             denial: Denial { reason: needed(line.reason, "reason")?, rule: line.rule },
             inputs: line.payload.inputs,
+            annotations,
             pid: needed(line.pid, "pid")?,
         },
         Outcome::Warned => Fact::ActionWarned {
@@ -301,6 +328,7 @@ fn action(line: Line) -> Result<Fact, LineError> {
             overrun: needed(line.overrun_usd, "overrun_usd")?,
             duration: micros(line.duration_ms)?,
             outputs: line.payload.outputs,
+            annotations,
         },
         Outcome::Recorded | Outcome::Replayed | Outcome::Pending | Outcome::Approved | Outcome::Rejected => {
             return Err(LineError::Value("outcome"));
@@ -325,6 +353,7 @@ fn action(line: Line) -> Result<Fact, LineError> {
             overrun: needed(line.overrun_usd, "overrun_usd")?,
             duration: micros(line.duration_ms)?,
             outputs: line.payload.outputs,
+            annotations,
         },
     })
 }

@@ -127,6 +127,14 @@ impl Approval {
 }
 
 impl Approvals {
+    /// How long an approval waits where the policy says nothing.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+
+    /// Whether the policy wants what nobody may give.
+    pub(crate) fn has_no_approver(&self) -> bool {
+        self.approvers.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// Whether this operator may approve.
     #[must_use]
     pub fn may_be_given_by(&self, operator: &Operator) -> bool {

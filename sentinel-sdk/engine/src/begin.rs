@@ -10,7 +10,7 @@ use crate::approval::{Bound, MAX_APPROVALS, Standing, Wish};
 use crate::budget::Total;
 use crate::rate::Starts;
 use crate::state::Session;
-use crate::{ActionRequest, ActionRule, CountLimit, Fact, GrantSet, Limit, Now, Policy, State};
+use crate::{ActionRequest, ActionRule, Approvals, CountLimit, Fact, GrantSet, Limit, Now, Policy, State};
 
 /// Actions of one session in flight at once.
 pub const MAX_IN_FLIGHT: u64 = 1024;
@@ -94,8 +94,9 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
         (None, _) | (_, None) => Verdict::Deny(Denial { reason: Reason::SessionEnded, rule: None }),
     };
     let Asked { cost, tags, rule, grants, .. } = asked;
-    let ActionRequest { action_id, session, scope, action, inputs, pid, risk, approval_id, .. } =
-        request.clone();
+    let ActionRequest {
+        action_id, session, scope, action, inputs, annotations, pid, risk, approval_id, ..
+    } = request.clone();
     match verdict {
         Verdict::Start { warnings, approval } => {
             let day = policy.and_then(|policy| day_of(policy, state, session, now));
@@ -122,12 +123,15 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
                 day,
                 approval,
                 inputs,
+                inputs_sha256: None,
+                annotations,
                 pid,
             });
             facts
         }
         Verdict::Ask(place, digest) => {
-            let timeout = policy.and_then(|policy| policy.approvals.as_ref()).map(|rules| rules.timeout);
+            let rules = policy.and_then(|policy| policy.approvals.as_ref());
+            let timeout = rules.map_or(Approvals::DEFAULT_TIMEOUT, |rules| rules.timeout);
             let risk = rule.and_then(|rule| rule.risk.clone()).or(risk);
             vec![Fact::ApprovalRequested {
                 wish: Box::new(Wish {
@@ -140,7 +144,7 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
                     risk,
                     grants,
                     digest,
-                    timeout_seconds: timeout.unwrap_or_default().as_secs(),
+                    timeout_seconds: timeout.as_secs(),
                     inputs,
                     pid,
                     rule: place,
@@ -149,7 +153,18 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
         }
         Verdict::Wait => Vec::new(),
         Verdict::Deny(denial) => {
-            vec![Fact::ActionDenied { action_id, session, run, action, cost, tags, denial, inputs, pid }]
+            vec![Fact::ActionDenied {
+                action_id,
+                session,
+                run,
+                action,
+                cost,
+                tags,
+                denial,
+                inputs,
+                annotations,
+                pid,
+            }]
         }
     }
 }
@@ -372,15 +387,18 @@ impl Check<'_> {
         let Asked { request, rule, cost, tags, .. } = self.asked;
         let risks: Vec<_> =
             [rule.and_then(|rule| rule.risk.as_ref()), request.risk.as_ref()].into_iter().flatten().collect();
-        let wanted = self.policy.approvals.as_ref().and_then(|approvals| {
-            approvals.rule_for(&request.action, *cost, tags, &risks).map(|place| (approvals, place))
-        });
-        let Some((approvals, place)) = wanted else { return Verdict::Start { warnings, approval: None } };
+        let approvals = self.policy.approvals.as_ref();
+        let by_policy =
+            approvals.and_then(|approvals| approvals.rule_for(&request.action, *cost, tags, &risks));
+        let by_itself = || RulePlace { rule: "needs_approval".to_owned(), line: 0 };
+        let Some(place) = by_policy.or_else(|| request.needs_approval.then(by_itself)) else {
+            return Verdict::Start { warnings, approval: None };
+        };
         let digest = self.asked.bound().digest(self.session, request.session);
         match self.state.standing(request.session, &digest, *cost, self.now) {
             Standing::Approved(id) => Verdict::Start { warnings, approval: Some(id) },
             Standing::Waiting(_) => Verdict::Wait,
-            Standing::Unasked if approvals.approvers.as_ref().is_some_and(Vec::is_empty) => {
+            Standing::Unasked if approvals.is_some_and(Approvals::has_no_approver) => {
                 Verdict::Deny(Denial { reason: Reason::NoApprover, rule: Some(place) })
             }
             Standing::Unasked if self.state.approvals_of(request.session) >= MAX_APPROVALS => {

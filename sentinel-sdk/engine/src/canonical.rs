@@ -3,8 +3,26 @@
 //! Invariant: two texts have the same form only if they say the same: strings and numbers stay as they are written (`1.0` is not `1`), and an
 //! object that names a key twice keeps its text. What differs without need only asks a human once more.
 
+use sentinel_proto::{ActionId, Payload};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+/// Whether both say the same.
+#[must_use]
+pub fn say_the_same(one: &Payload, other: &Payload) -> bool {
+    one == other || canonical(one.as_json()) == canonical(other.as_json())
+}
+
+/// What tells the inputs of an action apart where they can't be written as they are: the SHA-256 of its id and of their form, in hex.
+/// With the id in it, equal secrets of two actions aren't seen to be equal; one that is short enough to be guessed can be confirmed by it.
+#[must_use]
+pub fn inputs_digest(action_id: ActionId, inputs: &Payload) -> String {
+    let mut hash = Sha256::new();
+    hash.update(action_id.0.as_bytes());
+    hash.update(canonical(inputs.as_json()));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// The form of a JSON text: no space between tokens, keys sorted.
 pub(crate) fn canonical(json: &str) -> String {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sentinel_proto::{ActionId, ApprovalId, Money, Outcome, Payload, SessionId};
+use sentinel_proto::{ActionId, Annotations, ApprovalId, Money, Outcome, Payload, SessionId};
 
 use crate::begin::{begin, floor, grants};
 use crate::state::InFlight;
@@ -110,26 +110,30 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
                 .collect()
         }
         Event::Begin(request) => begin(policy, state, request, now),
-        Event::End { action_id, session, outcome, cost, outputs } => match state.in_flight(*action_id) {
-            Some(action) if action.session == *session && outcome.is_reportable() => {
-                let charged = charge(policy, action, *outcome, *cost);
-                vec![end(*action_id, action, *outcome, charged, outputs.clone(), now)]
-            }
-            Some(_) => Vec::new(),
-            None => state
-                .interrupted(*action_id)
-                .filter(|action| action.session == *session && outcome.is_reportable())
-                .filter(|action| now.elapsed < action.deadline)
-                .map(|action| {
+        Event::End { action_id, session, outcome, cost, outputs, annotations } => {
+            match state.in_flight(*action_id) {
+                Some(action) if action.session == *session && outcome.is_reportable() => {
                     let charged = charge(policy, action, *outcome, *cost);
-                    correct(*action_id, action, *outcome, charged, outputs.clone(), now)
-                })
-                .into_iter()
-                .collect(),
-        },
+                    let told = Told { outputs: outputs.clone(), annotations: annotations.clone() };
+                    vec![end(*action_id, action, *outcome, charged, told, now)]
+                }
+                Some(_) => Vec::new(),
+                None => state
+                    .interrupted(*action_id)
+                    .filter(|action| action.session == *session && outcome.is_reportable())
+                    .filter(|action| now.elapsed < action.deadline)
+                    .map(|action| {
+                        let charged = charge(policy, action, *outcome, *cost);
+                        let told = Told { outputs: outputs.clone(), annotations: annotations.clone() };
+                        correct(*action_id, action, *outcome, charged, told, now)
+                    })
+                    .into_iter()
+                    .collect(),
+            }
+        }
         Event::Abort { action_id, cause } => match state.in_flight(*action_id) {
             Some(action) => {
-                let cause = Payload::of(cause).unwrap_or_default();
+                let cause = Told { outputs: Payload::of(cause).unwrap_or_default(), annotations: None };
                 vec![end(*action_id, action, Outcome::Aborted, Money::ZERO, cause, now)]
             }
             None => Vec::new(),
@@ -139,7 +143,7 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
                 action_ids.iter().filter_map(|id| state.in_flight(*id).map(|action| (id, action)));
             in_flight
                 .map(|(id, action)| {
-                    end(*id, action, Outcome::Abandoned, action.reserved, Payload::null(), now)
+                    end(*id, action, Outcome::Abandoned, action.reserved, Told::default(), now)
                 })
                 .collect()
         }
@@ -147,8 +151,10 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
             .chain(expired_approvals(state, now))
             .collect(),
         Event::Approve { approval_id, operator, note, uses, seconds, up_to } => {
-            let may = policy.and_then(|policy| policy.approvals.as_ref());
-            let may = may.is_some_and(|approvals| approvals.may_be_given_by(operator));
+            // Without `approvals` only the application itself can have asked for one: any operator may give it.
+            let may = policy.is_some_and(|policy| {
+                policy.approvals.as_ref().is_none_or(|approvals| approvals.may_be_given_by(operator))
+            });
             waiting(state, *approval_id, now)
                 .filter(|_| may)
                 .map(|Approval { wish, .. }| Fact::ApprovalGiven {
@@ -321,7 +327,14 @@ fn end_all(
         .actions
         .iter()
         .filter(move |(_, action)| which(action))
-        .map(move |(id, action)| end(*id, action, outcome, action.reserved, Payload::null(), now))
+        .map(move |(id, action)| end(*id, action, outcome, action.reserved, Told::default(), now))
+}
+
+/// What is said of an action at its end; nothing where nobody says anything.
+#[derive(Default)]
+struct Told {
+    outputs: Payload,
+    annotations: Option<Box<Annotations>>,
 }
 
 fn end(
@@ -329,7 +342,7 @@ fn end(
     action: &InFlight,
     outcome: Outcome,
     charged: Money,
-    outputs: Payload,
+    told: Told,
     now: Now,
 ) -> Fact {
     Fact::ActionEnded {
@@ -344,7 +357,8 @@ fn end(
         charged,
         overrun: charged.saturating_sub(action.reserved),
         duration: whole_micros(now.elapsed.saturating_sub(action.started)),
-        outputs,
+        outputs: told.outputs,
+        annotations: told.annotations,
     }
 }
 
@@ -353,7 +367,7 @@ fn correct(
     action: &InFlight,
     outcome: Outcome,
     charged: Money,
-    outputs: Payload,
+    told: Told,
     now: Now,
 ) -> Fact {
     Fact::ActionCorrected {
@@ -367,7 +381,8 @@ fn correct(
         charged,
         overrun: charged.saturating_sub(action.reserved),
         duration: whole_micros(now.elapsed.saturating_sub(action.started)),
-        outputs,
+        outputs: told.outputs,
+        annotations: told.annotations,
     }
 }
 

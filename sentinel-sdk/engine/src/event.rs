@@ -1,7 +1,8 @@
 //! What comes in from outside, for the engine to decide on.
 
 use sentinel_proto::{
-    ActionId, ActionName, ApprovalId, Money, Outcome, Payload, RiskLevel, SessionId, SessionName, Tag,
+    ActionId, ActionName, Annotations, ApprovalId, Money, Outcome, Payload, RiskLevel, SessionId,
+    SessionName, Tag,
 };
 
 use crate::{Attempt, Operator, Recorded, ScopeId, SessionEnding};
@@ -78,6 +79,8 @@ pub enum Event {
         cost: Option<Money>,
         /// What came out.
         outputs: Payload,
+        /// What else is to be recorded.
+        annotations: Option<Box<Annotations>>,
     },
     /// An action was let start, but its doors could not be opened: it never ran.
     Abort {
@@ -194,10 +197,14 @@ pub struct ActionRequest {
     pub tags: Vec<Tag>,
     /// How risky the application takes it to be.
     pub risk: Option<RiskLevel>,
+    /// Whether the application wants a human's word first, whatever the policy says.
+    pub needs_approval: bool,
     /// The id that its approval gets, if it needs one.
     pub approval_id: ApprovalId,
     /// What it is called with.
     pub inputs: Payload,
+    /// What else is to be recorded.
+    pub annotations: Option<Box<Annotations>>,
     /// The sender's pid, for the record.
     pub pid: u32,
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 use sentinel_proto::{
-    ActionId, ActionName, ApprovalId, Denial, Money, Outcome, Payload, SessionId, SessionName, Tag,
+    ActionId, ActionName, Annotations, ApprovalId, Denial, Money, Outcome, Payload, SessionId, SessionName,
+    Tag,
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,10 @@ pub enum Fact {
         approval: Option<ApprovalId>,
         /// What it was called with.
         inputs: Payload,
+        /// The digest of that before secrets were taken out of it; none where there were none. See [`inputs_digest`].
+        inputs_sha256: Option<String>,
+        /// What else the application says.
+        annotations: Option<Box<Annotations>>,
         /// The sender's pid.
         pid: u32,
     },
@@ -126,6 +131,8 @@ pub enum Fact {
         denial: Denial,
         /// What it was called with.
         inputs: Payload,
+        /// What else the application says.
+        annotations: Option<Box<Annotations>>,
         /// The sender's pid.
         pid: u32,
     },
@@ -155,6 +162,8 @@ pub enum Fact {
         duration: Duration,
         /// What came out; for an abort the cause.
         outputs: Payload,
+        /// What else the application says.
+        annotations: Option<Box<Annotations>>,
     },
     /// An application has said how an action ended that had been interrupted: what it cost takes the place of what it was charged.
     ActionCorrected {
@@ -180,6 +189,8 @@ pub enum Fact {
         duration: Duration,
         /// What came out.
         outputs: Payload,
+        /// What else the application says.
+        annotations: Option<Box<Annotations>>,
     },
     /// An action in flight opens other doors than before: its session's policy has changed.
     ActionRegranted {
@@ -308,8 +319,12 @@ pub struct Recorded {
     pub duration: Duration,
     /// What it is said to have been called with.
     pub inputs: Payload,
+    /// The digest of that before secrets were taken out of it; none where there were none. See [`inputs_digest`].
+    pub inputs_sha256: Option<String>,
     /// What is said to have come out.
     pub outputs: Payload,
+    /// What else is said.
+    pub annotations: Option<Box<Annotations>>,
 }
 
 /// Why a session ended.

@@ -38,6 +38,7 @@ mod time;
 pub use approval::{Approval, Closing, MAX_APPROVALS, Operator, Permit, Wish};
 pub use begin::{MAX_ACTION_NAMES, MAX_IN_FLIGHT};
 pub use calendar::{Hours, Span, TimeZone, UnknownTimeZone};
+pub use canonical::{inputs_digest, say_the_same};
 pub use decide::decide;
 pub use effects::{baseline, effects};
 pub use event::{ActionRequest, Event};

@@ -4,6 +4,13 @@
 //! function itself is still there, so that no other errors follow from it.
 
 #![forbid(unsafe_code)]
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
 
 mod attribute;
 mod expand;

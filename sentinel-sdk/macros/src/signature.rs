@@ -1,8 +1,13 @@
 //! What the guarded function looks like.
 
 use proc_macro2::TokenStream;
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Error, FnArg, Ident, ItemFn, Pat, ReturnType, Signature, Type, parse_quote};
+use syn::{
+    Error, FnArg, GenericArgument, Ident, Item, ItemFn, Pat, PathArguments, ReturnType, Signature, Token,
+    Type, TypeParamBound, parse_quote,
+};
 
 /// An identifier without the `r#` of a raw one.
 pub(crate) fn plain_name(ident: &Ident) -> String {
@@ -18,12 +23,21 @@ pub(crate) fn not_a_function(item: &TokenStream, error: &Error) -> Error {
             "a function without a body can't be guarded; guard those that implement it",
         );
     }
-    Error::new(error.span(), "`#[guarded_action]` guards functions and methods only")
+    let message = match syn::parse2::<Item>(item.clone()) {
+        Ok(Item::Impl(_) | Item::Trait(_) | Item::Mod(_) | Item::ForeignMod(_)) => {
+            "`#[guarded_action]` guards functions and methods only; write it on each in here that acts"
+        }
+        Ok(Item::Macro(_)) => {
+            "`#[guarded_action]` guards functions and methods only; write it inside the macro, on the function"
+        }
+        _ => "`#[guarded_action]` guards functions and methods only",
+    };
+    Error::new(error.span(), message)
 }
 
 /// Adds what is wrong with the function itself.
 pub(crate) fn check(function: &ItemFn, mistakes: &mut Vec<Error>) {
-    let Signature { constness, abi, output, ident, .. } = &function.sig;
+    let Signature { constness, abi, asyncness, output, ident, .. } = &function.sig;
     if let Some(constness) = constness {
         mistakes.push(Error::new(constness.span, "a `const fn` can't be guarded: the compiler runs it too"));
     }
@@ -33,12 +47,56 @@ pub(crate) fn check(function: &ItemFn, mistakes: &mut Vec<Error>) {
             "an `extern fn` can't be guarded: its callers have no way to learn of a denial",
         ));
     }
-    if matches!(output, ReturnType::Default) {
-        mistakes.push(Error::new(
-            ident.span(),
+    let no_result = |span| {
+        Error::new(
+            span,
             "a guarded action returns a `Result<_, E>` with `E: From<sentinel_sdk::Error>`, so that its caller learns of a denial; \
              write `-> Result<(), sentinel_sdk::Error>`",
-        ));
+        )
+    };
+    match output {
+        ReturnType::Default => mistakes.push(no_result(ident.span())),
+        ReturnType::Type(_, output) if matches!(**output, Type::Never(_)) => {
+            mistakes.push(no_result(output.span()));
+        }
+        ReturnType::Type(_, output) if asyncness.is_none() && is_future(output) => mistakes.push(Error::new(
+            output.span(),
+            "this returns a future, which would run when the action is over; write it as an `async fn`, \
+             or guard the `async fn` that it calls, as below `#[async_trait]`",
+        )),
+        ReturnType::Type(..) => {}
+    }
+    for attribute in &function.attrs {
+        if attribute.path().segments.last().is_some_and(|last| last.ident == "guarded_action") {
+            mistakes.push(Error::new(
+                attribute.path().span(),
+                "`#[guarded_action]` stands here twice: one call would be two actions; keep one",
+            ));
+        }
+    }
+}
+
+/// Whether a type is, by its looks, a future: `impl Future`, or a pinned box of one.
+fn is_future(output: &Type) -> bool {
+    let is_one = |bounds: &Punctuated<TypeParamBound, Token![+]>| {
+        bounds.iter().any(|bound| {
+            matches!(bound, TypeParamBound::Trait(bound)
+                if bound.path.segments.last().is_some_and(|last| last.ident == "Future"))
+        })
+    };
+    match output {
+        Type::ImplTrait(hidden) => is_one(&hidden.bounds),
+        Type::TraitObject(object) => is_one(&object.bounds),
+        Type::Paren(inner) => is_future(&inner.elem),
+        Type::Group(inner) => is_future(&inner.elem),
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| match &last.arguments {
+            PathArguments::AngleBracketed(inner) if last.ident == "Pin" || last.ident == "Box" => inner
+                .args
+                .iter()
+                .any(|inner| matches!(inner, GenericArgument::Type(inner) if is_future(inner))),
+            _ => matches!(last.ident.to_string().as_str(), "BoxFuture" | "LocalBoxFuture"),
+        }),
+        _ => false,
     }
 }
 

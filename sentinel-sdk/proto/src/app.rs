@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActionId, ActionName, ApprovalId, Decision, Denial, Money, Outcome, Payload, RiskLevel, SessionId, Tag,
+    ActionId, ActionName, Annotations, ApprovalId, Decision, Denial, Money, Outcome, Payload, RiskLevel,
+    SessionId, Tag,
 };
 
 /// A number that a client gives a request, and finds again in the answer. Answers come in any order.
@@ -64,9 +65,15 @@ pub struct Begin {
     /// How risky the application takes it to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk_level: Option<RiskLevel>,
+    /// Whether the application itself wants a human's word first, whatever the policy says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_approval: bool,
     /// What it is called with; recorded, not decided on.
     #[serde(default)]
     pub inputs: Payload,
+    /// What else is to be recorded of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<Box<Annotations>>,
 }
 
 /// Says that an action has ended.
@@ -87,6 +94,9 @@ pub struct End {
     /// What came out; recorded, not decided on.
     #[serde(default)]
     pub outputs: Payload,
+    /// What else is to be recorded of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<Box<Annotations>>,
 }
 
 /// A request about an approval of the sender's session.

@@ -269,8 +269,18 @@ impl fmt::Display for Reason {
 pub struct RulePlace {
     /// The rule's path in the policy, such as `budgets.session`.
     pub rule: String,
-    /// Its line, from 1.
+    /// Its line, from 1; 0 where the application itself made the rule.
     pub line: u32,
+}
+
+impl fmt::Display for RulePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule, line } = self;
+        match line {
+            0 => write!(f, "`{rule}`, by the application itself"),
+            _ => write!(f, "`{rule}`, line {line} of the policy"),
+        }
+    }
 }
 
 /// A refusal, whole.
@@ -286,8 +296,8 @@ pub struct Denial {
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.reason)?;
-        if let Some(RulePlace { rule, line }) = &self.rule {
-            write!(f, " (`{rule}`, line {line} of the policy)")?;
+        if let Some(place) = &self.rule {
+            write!(f, " ({place})")?;
         }
         write!(f, "; {}", self.reason.way_out())
     }

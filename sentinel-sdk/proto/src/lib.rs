@@ -17,6 +17,7 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod admin;
+mod annotations;
 pub mod app;
 mod decision;
 mod frame;
@@ -26,10 +27,11 @@ mod outcome;
 mod payload;
 mod remediation;
 
+pub use annotations::Annotations;
 pub use decision::{BudgetScope, Decision, Denial, Reason, RulePlace};
 pub use frame::{FrameError, FrameReader, MAX_FRAME_BYTES, encode_frame};
 pub use money::{Money, MoneyError};
-pub use name::{ActionName, NameError, RiskLevel, SessionName, Tag};
+pub use name::{ActionName, Label, NameError, RiskLevel, SessionName, Tag};
 pub use outcome::Outcome;
 pub use payload::{MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, Payload};
 pub use remediation::Remediation;

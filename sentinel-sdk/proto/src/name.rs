@@ -1,4 +1,4 @@
-//! Names that clients choose: of actions, sessions, tags and risk levels.
+//! Names that clients choose: of actions, sessions, tags, risk levels and whatever they count themselves to.
 //!
 //! Invariant: a name holds no control characters, so it can stand in a ledger line and on a terminal as it is.
 
@@ -131,6 +131,10 @@ name! {
 name! {
     /// A tag on an action.
     Tag, 64, "printable characters", is_printable
+}
+name! {
+    /// An id that an application gives itself: of an agent, a run, a task, a mission.
+    Label, 128, "printable characters", is_printable
 }
 name! {
     /// How risky an action is: a word of the operator's and the application's own, such as `high`. Upper and lower case are alike.

@@ -13,8 +13,8 @@ use sentinel_proto::app::{
     PendingApproval, RefusalCode, Refused, Reply, Request, Totals, Welcome,
 };
 use sentinel_proto::{
-    ActionId, ActionName, ApprovalId, BudgetScope, Decision, Denial, FrameReader, Money, Outcome, Payload,
-    Reason, RiskLevel, RulePlace, SessionId, SessionName, Tag, VERSION, encode_frame,
+    ActionId, ActionName, Annotations, ApprovalId, BudgetScope, Decision, Denial, FrameReader, Label, Money,
+    Outcome, Payload, Reason, RiskLevel, RulePlace, SessionId, SessionName, Tag, VERSION, encode_frame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -147,6 +147,19 @@ fn reasons() -> Vec<(&'static str, Reason, Rule)> {
     ]
 }
 
+fn annotations() -> Annotations {
+    Annotations {
+        agent_id: Some(Label::new("researcher").unwrap()),
+        run_id: Some(Label::new("run-7").unwrap()),
+        task_id: Some(Label::new("summary").unwrap()),
+        mission_id: Some(Label::new("report").unwrap()),
+        parent: Some(action_id()),
+        compliance_metadata: Some(
+            Payload::of(&serde_json::json!({"decision_rationale": "asked to"})).unwrap(),
+        ),
+    }
+}
+
 #[test]
 fn an_applications_requests() {
     check("request-hello", &Request::Hello(hello()));
@@ -158,7 +171,9 @@ fn an_applications_requests() {
             cost_usd: dollars("0.01"),
             tags: vec![Tag::new("search").unwrap()],
             risk_level: Some(RiskLevel::new("high").unwrap()),
+            needs_approval: false,
             inputs: Payload::of(&serde_json::json!({"args": [], "kwargs": {"query": "ü\n"}})).unwrap(),
+            annotations: None,
         }),
     );
     let end = End {
@@ -167,11 +182,27 @@ fn an_applications_requests() {
         outcome: Outcome::Success,
         cost_usd: None,
         outputs: Payload::null(),
+        annotations: None,
     };
     check("request-end", &Request::End(end.clone()));
     check(
         "request-end-one-way",
         &Request::End(End { request: None, cost_usd: Some(dollars("0.02")), ..end.clone() }),
+    );
+    let annotations = annotations().boxed();
+    check("request-end-annotated", &Request::End(End { annotations: annotations.clone(), ..end.clone() }));
+    check(
+        "request-begin-annotated",
+        &Request::Begin(Begin {
+            request: 1,
+            action: ActionName::new("search_web").unwrap(),
+            cost_usd: Money::ZERO,
+            tags: Vec::new(),
+            risk_level: None,
+            needs_approval: true,
+            inputs: Payload::null(),
+            annotations,
+        }),
     );
     for (name, outcome) in
         [("error", Outcome::Error), ("panicked", Outcome::Panicked), ("cancelled", Outcome::Cancelled)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use sentinel_proto::{ActionName, ApprovalId, Money, Outcome, Payload, Tag};
+use sentinel_proto::{ActionName, Annotations, ApprovalId, Money, Outcome, Payload, Tag};
 use sentinel_sdk::embedded::{Embedded, EmbeddedPolicy, Record};
 
 use crate::guard::Guard;
@@ -58,7 +58,7 @@ impl Client {
     }
 
     /// Lets an action start. `inputs` is JSON text.
-    #[pyo3(signature = (action, cost_usd, tags, inputs, risk_level=None, approval_seconds=None))]
+    #[pyo3(signature = (action, cost_usd, tags, inputs, risk_level=None, approval_seconds=None, needs_approval=false, annotations=None))]
     #[expect(clippy::too_many_arguments, reason = "Python passes each by itself")]
     fn begin(
         &self,
@@ -69,18 +69,27 @@ impl Client {
         inputs: String,
         risk_level: Option<String>,
         approval_seconds: Option<f64>,
+        needs_approval: bool,
+        annotations: Option<&str>,
     ) -> PyResult<Guard> {
+        let annotations = self::annotations(annotations)?;
         let patience = approval_seconds
             .map(Duration::try_from_secs_f64)
             .transpose()
             .map_err(|error| invalid(&format!("an approval can't be waited for: {error}")))?;
         let begun = py.detach(|| {
             let mut asked = self.0.action(action).cost_usd(cost_usd).inputs_json(&inputs);
+            if let Some(annotations) = annotations {
+                asked = asked.annotations(annotations);
+            }
             for tag in tags {
                 asked = asked.tag(tag);
             }
             if let Some(level) = risk_level {
                 asked = asked.risk_level(level);
+            }
+            if needs_approval {
+                asked = asked.needs_approval();
             }
             if let Some(patience) = patience {
                 asked = asked.wait_for_approval(patience);
@@ -132,6 +141,7 @@ impl Client {
     }
 
     /// Writes a line about something done elsewhere; answers its id.
+    #[pyo3(signature = (action, cost_usd, outcome, tags, duration_ms, inputs, outputs, annotations=None))]
     #[expect(clippy::too_many_arguments, reason = "Python passes each by itself")]
     fn record(
         &self,
@@ -143,6 +153,7 @@ impl Client {
         duration_ms: f64,
         inputs: &str,
         outputs: &str,
+        annotations: Option<&str>,
     ) -> PyResult<String> {
         let embedded = self.as_embedded()?;
         let wrong = |what: &str, error: &dyn std::fmt::Display| invalid(&format!("of {what}: {error}"));
@@ -170,6 +181,7 @@ impl Client {
                 .map_err(|error| wrong("the duration", &error))?,
             inputs: payload(inputs),
             outputs: payload(outputs),
+            annotations: self::annotations(annotations)?.and_then(Annotations::boxed),
         };
         let id = py.detach(|| embedded.record(record)).map_err(|denial| denied(&denial))?;
         Ok(id.to_string())
@@ -213,6 +225,13 @@ fn in_dollars(totals: sentinel_sdk::Totals) -> Totals {
         totals.session_limit_usd.map(Money::dollars),
         totals.run_limit_usd.map(Money::dollars),
     )
+}
+
+/// What else is to be recorded, as JSON.
+pub(crate) fn annotations(json: Option<&str>) -> PyResult<Option<Annotations>> {
+    json.map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| invalid(&format!("what is said of the action: {error}")))
 }
 
 /// What the package wrote as JSON.

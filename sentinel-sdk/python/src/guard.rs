@@ -37,13 +37,14 @@ impl Guard {
     }
 
     /// Says how it ended: `success`, `error` or `cancelled`; `outputs` is JSON text. Answers whether whoever decides has settled it. A second end is none.
-    #[pyo3(signature = (outcome, outputs, actual_cost_usd=None))]
+    #[pyo3(signature = (outcome, outputs, actual_cost_usd=None, annotations=None))]
     fn end(
         &self,
         py: Python<'_>,
         outcome: &str,
         outputs: &str,
         actual_cost_usd: Option<f64>,
+        annotations: Option<&str>,
     ) -> PyResult<bool> {
         let outcome = match outcome {
             "success" => sentinel_sdk::Ending::Success,
@@ -54,9 +55,14 @@ impl Guard {
         let Some(mut guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return Ok(false);
         };
+        let annotations = crate::client::annotations(annotations);
+        if let Ok(Some(annotations)) = &annotations {
+            guard.annotate(annotations.clone());
+        }
         let cost = actual_cost_usd.map_or(Ok(()), |cost| guard.actual_cost_usd(cost));
         let settlement = py.detach(|| guard.end_with_json(outcome, outputs));
         cost.map_err(|error| refused(&error))?;
+        annotations?;
         Ok(matches!(settlement, sentinel_sdk::Settlement::Acknowledged | sentinel_sdk::Settlement::Sent))
     }
 }

@@ -4,6 +4,7 @@
 
 mod client;
 mod guard;
+mod recording;
 mod refusal;
 
 use pyo3::prelude::*;
@@ -22,7 +23,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<client::Client>()?;
     module.add_class::<guard::Guard>()?;
+    module.add_class::<recording::Recording>()?;
     module.add_function(wrap_pyfunction!(intervention, module)?)?;
+    module.add("Diverged", module.py().get_type::<recording::Diverged>())?;
     module.add("Refused", module.py().get_type::<refusal::Refused>())?;
     Ok(())
 }

@@ -27,7 +27,7 @@ use share::Share;
 pub const DEFAULT_HOME: &str = ".agent-sentinel";
 /// The session of all that don't name one.
 const DEFAULT_SESSION: &str = "default";
-/// Of the environment: which session.
+/// Of the environment: which session. What is no name lets nothing start.
 const SESSION: &str = "AGENT_SENTINEL_SESSION";
 const HOME: &str = "AGENT_SENTINEL_HOME";
 const POLICY: &str = "AGENT_SENTINEL_POLICY";
@@ -36,7 +36,8 @@ const POLICY: &str = "AGENT_SENTINEL_POLICY";
 #[derive(Debug)]
 pub struct Embedded {
     ledger: PathBuf,
-    session: SessionName,
+    /// Or why there is none.
+    session: Result<SessionName, String>,
     policy: PerProcess<Mutex<Arc<EmbeddedPolicy>>>,
     share: PerProcess<Mutex<Option<Share>>>,
 }
@@ -47,11 +48,11 @@ impl Embedded {
     pub fn new(home: &Path) -> Self {
         // A process that changes its folder goes on with the same ledger.
         let home = std::path::absolute(home).unwrap_or_else(|_| home.to_owned());
-        let named = std::env::var(SESSION).ok().and_then(|name| SessionName::new(name).ok());
-        let default = || SessionName::new(DEFAULT_SESSION).unwrap_or_else(|_| unreachable!("it is a name"));
+        let named = std::env::var_os(SESSION).filter(|name| !name.is_empty());
+        let name = named.as_ref().map_or_else(|| DEFAULT_SESSION.into(), |name| name.to_string_lossy());
         Self {
             ledger: home.join("ledger.jsonl"),
-            session: named.unwrap_or_else(default),
+            session: SessionName::new(name).map_err(|error| format!("`{SESSION}` names no session: {error}")),
             policy: PerProcess::new(),
             share: PerProcess::new(),
         }
@@ -107,9 +108,10 @@ impl Embedded {
         let policy = self.policy();
         let share = self.share.get_or_make(|_parents| Mutex::new(None));
         let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut own = match share.take() {
-            Some(share) => share,
-            None => Share::join(&self.ledger, &self.session)?,
+        let mut own = match (share.take(), &self.session) {
+            (Some(share), _) => share,
+            (None, Ok(session)) => Share::join(&self.ledger, session)?,
+            (None, Err(cause)) => return Err(share::invalid(cause)),
         };
         own.follow(&policy)?;
         let done = turn(&mut own);

@@ -10,8 +10,8 @@ use sentinel_authority::{Limits, Member, NewPolicy, SharedAuthority, SharedTurn,
 use sentinel_engine::{ActionRequest, Event, Fact, Now, Operator, Policy, ScopeId};
 use sentinel_proto::app::{Answer, Begin, End, MAX_TAGS, PendingApproval, RequestId, Totals};
 use sentinel_proto::{
-    ActionId, ActionName, ApprovalId, Decision, Denial, Money, Outcome, Payload, Reason, SessionId,
-    SessionName, Tag,
+    ActionId, ActionName, Annotations, ApprovalId, Decision, Denial, Money, Outcome, Payload, Reason,
+    SessionId, SessionName, Tag,
 };
 use uuid::Uuid;
 
@@ -65,6 +65,8 @@ pub struct Record {
     pub inputs: Payload,
     /// What came out.
     pub outputs: Payload,
+    /// What else is to be recorded.
+    pub annotations: Option<Box<Annotations>>,
 }
 
 /// A process's share.
@@ -99,7 +101,7 @@ pub(super) fn unavailable(error: impl std::fmt::Display) -> Denial {
     Denial { reason: Reason::LedgerUnavailable { cause: error.to_string() }, rule: None }
 }
 
-fn invalid(cause: impl Into<String>) -> Denial {
+pub(super) fn invalid(cause: impl Into<String>) -> Denial {
     Denial { reason: Reason::InvalidRequest { cause: cause.into() }, rule: None }
 }
 
@@ -226,8 +228,10 @@ impl Share {
             cost: begin.cost_usd,
             tags: begin.tags,
             risk: begin.risk_level,
+            needs_approval: begin.needs_approval,
             approval_id: ApprovalId(self.ids.make()?),
             inputs: begin.inputs,
+            annotations: begin.annotations,
             pid: own_pid(),
         });
         let (turn, now) = self.turn()?;
@@ -263,9 +267,10 @@ impl Share {
 
     /// Settles an action; whether it was in flight.
     pub(super) fn end(&mut self, end: End) -> Result<bool, Denial> {
-        let End { action_id, outcome, cost_usd, outputs, .. } = end;
+        let End { action_id, outcome, cost_usd, outputs, annotations, .. } = end;
         let session = self.session;
-        let step = self.step(Event::End { action_id, session, outcome, cost: cost_usd, outputs })?;
+        let step =
+            self.step(Event::End { action_id, session, outcome, cost: cost_usd, outputs, annotations })?;
         Ok(step
             .facts
             .iter()
@@ -360,7 +365,7 @@ impl Share {
     pub(super) fn record(&mut self, record: Record) -> Result<ActionId, Denial> {
         let action_id = ActionId(self.ids.make()?);
         let session = self.session;
-        let Record { action, cost, outcome, tags, duration, inputs, outputs } = record;
+        let Record { action, cost, outcome, tags, duration, inputs, outputs, annotations } = record;
         self.step(Event::Record(Box::new(sentinel_engine::Recorded {
             action_id,
             session,
@@ -370,7 +375,9 @@ impl Share {
             tags,
             duration,
             inputs,
+            inputs_sha256: None,
             outputs,
+            annotations,
         })))?;
         Ok(action_id)
     }

@@ -4,6 +4,7 @@ mod capture;
 
 use sentinel_proto::{Money, Outcome, Payload};
 use serde::Serialize;
+use tracing::instrument::Instrumented;
 
 use crate::action::Action;
 use crate::client::Client;
@@ -21,10 +22,21 @@ pub use capture::{
 pub struct Declared {
     /// `name`.
     pub name: &'static str,
-    /// `cost_usd`, in nano-dollars.
-    pub cost_nanos: u64,
+    /// `cost_usd`.
+    pub cost: Cost,
     /// `tags`.
     pub tags: &'static [&'static str],
+    /// `risk_level`.
+    pub risk_level: Option<&'static str>,
+}
+
+/// What a call is expected to cost.
+#[derive(Clone, Copy, Debug)]
+pub enum Cost {
+    /// So many nano-dollars, as the attribute says.
+    Nanos(u64),
+    /// So many dollars, as the arguments make it.
+    Dollars(f64),
 }
 
 impl Declared {
@@ -33,7 +45,7 @@ impl Declared {
     /// # Errors
     /// It must not run.
     pub fn begin_blocking(self, inputs: Inputs) -> Result<Guard, Error> {
-        self.action(inputs)?.begin_blocking()
+        self.action(inputs).begin_blocking()
     }
 
     /// Begins the action, or denies it.
@@ -41,19 +53,35 @@ impl Declared {
     /// # Errors
     /// It must not run.
     pub async fn begin(self, inputs: Inputs) -> Result<AsyncGuard, Error> {
-        self.action(inputs)?.begin().await
+        self.action(inputs).begin().await
     }
 
-    fn action(self, inputs: Inputs) -> Result<Action, Error> {
-        let client = Client::of_process();
-        // The macro has checked the amount; if it is wrong all the same, the action is denied.
-        let cost = Money::from_nanos(self.cost_nanos).map_err(|error| {
-            let reason = sentinel_proto::Reason::InvalidRequest { cause: error.to_string() };
-            Error::denied(self.name, sentinel_proto::Denial { reason, rule: None }, client.clone())
-        })?;
-        let action = client.action(self.name).cost(cost).recorded_inputs(inputs.payload());
-        Ok(self.tags.iter().fold(action, |action, tag| action.tag(*tag)))
+    /// An amount that is none denies the action.
+    fn action(self, inputs: Inputs) -> Action {
+        let action = Client::of_process().action(self.name).recorded_inputs(inputs.payload());
+        let action = match self.cost {
+            Cost::Nanos(nanos) => match Money::from_nanos(nanos) {
+                Ok(cost) => action.cost(cost),
+                Err(error) => action.mistaken(error.to_string()),
+            },
+            Cost::Dollars(dollars) => action.cost_usd(dollars),
+        };
+        let action = self.tags.iter().fold(action, |action, tag| action.tag(*tag));
+        match self.risk_level {
+            Some(level) => action.risk_level(level),
+            None => action,
+        }
     }
+}
+
+/// Computes an expected cost.
+pub fn expected_cost(dollars: impl FnOnce() -> f64) -> f64 {
+    dollars()
+}
+
+/// Computes the real cost from what an `Ok` holds.
+pub fn actual_cost<T: ?Sized>(value: &T, dollars: impl FnOnce(&T) -> f64) -> f64 {
+    dollars(value)
 }
 
 /// What the function was called with.
@@ -97,13 +125,22 @@ impl Inputs {
     }
 }
 
-/// Calls a body once, so that it may return what it has of its arguments.
-pub fn call<R>(body: impl FnOnce() -> R) -> R {
-    body()
+/// Calls a body once, in its action's span, so that it may return what it has of its arguments.
+pub fn call<R>(guard: &Guard, body: impl FnOnce() -> R) -> R {
+    guard.in_flight().span().in_scope(body)
+}
+
+/// A body, in its action's span whenever it runs.
+pub fn in_span<F: Future>(guard: &AsyncGuard, body: F) -> Instrumented<F> {
+    guard.in_flight().span().around(body)
 }
 
 /// Ends an action whose body returned a value.
-pub fn succeeded(guard: Guard, outputs: Option<Captured>) {
+pub fn succeeded(mut guard: Guard, outputs: Option<Captured>, actual_cost: Option<f64>) {
+    // The body has run, whatever that says of its cost: the estimate is charged then, and the log says why.
+    if let Some(Err(error)) = actual_cost.map(|dollars| guard.actual_cost_usd(dollars)) {
+        guard.in_flight().span().kept_estimate(&error);
+    }
     guard.end(Outcome::Success, payload_of(outputs));
 }
 
@@ -119,7 +156,10 @@ pub fn failed(guard: Guard, error: Described) {
 }
 
 /// Ends an action whose body returned a value.
-pub async fn succeeded_async(guard: AsyncGuard, outputs: Option<Captured>) {
+pub async fn succeeded_async(mut guard: AsyncGuard, outputs: Option<Captured>, actual_cost: Option<f64>) {
+    if let Some(Err(error)) = actual_cost.map(|dollars| guard.actual_cost_usd(dollars)) {
+        guard.in_flight().span().kept_estimate(&error);
+    }
     guard.end(Outcome::Success, payload_of(outputs)).await;
 }
 

@@ -191,7 +191,7 @@ impl Reading {
     /// # Errors
     /// As [`Reading::answer`].
     pub(crate) async fn next(&mut self, waiting: Waiting, deadline: Deadline) -> Result<Reply, LinkError> {
-        let mut looking_until = None;
+        let mut looking_since = None;
         loop {
             if let Some(reply) = self.frames.next_message()? {
                 return Ok(reply);
@@ -199,12 +199,11 @@ impl Reading {
             if self.receive()? {
                 continue;
             }
-            if waiting == Waiting::InThread {
-                let now = Instant::now();
-                if now < *looking_until.get_or_insert(now + LOOKING) {
-                    rustix::thread::sched_yield();
-                    continue;
-                }
+            if waiting == Waiting::InThread
+                && looking_since.get_or_insert_with(Instant::now).elapsed() < LOOKING
+            {
+                rustix::thread::sched_yield();
+                continue;
             }
             waiting.readable(self.connection.socket.as_fd(), deadline).await.map_err(|error| {
                 if error.kind() == io::ErrorKind::TimedOut {

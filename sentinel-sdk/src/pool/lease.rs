@@ -127,8 +127,14 @@ fn take_back(reading: &mut Reading, request: RequestId) -> bool {
         Ok(Reply::Decision(answer)) => match *answer {
             Answer { action_id: Some(action_id), .. } => {
                 let outputs = Payload::null();
-                let end =
-                    End { request: None, action_id, outcome: Outcome::Cancelled, cost_usd: None, outputs };
+                let end = End {
+                    request: None,
+                    action_id,
+                    outcome: Outcome::Cancelled,
+                    cost_usd: None,
+                    outputs,
+                    annotations: None,
+                };
                 let Ok(frame) = encode_frame(&Request::End(end)) else { return false };
                 matches!(reading.connection.send(&frame), Ok(Progress::Sent))
             }

@@ -17,6 +17,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+const A_DAY: Duration = Duration::from_hours(24);
+
 /// Until when to wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
@@ -28,8 +30,8 @@ pub(crate) struct Deadline {
 impl Deadline {
     pub(crate) fn after(patience: Duration) -> Self {
         let now = Instant::now();
-        // What lies beyond the clock's range is as good as a day.
-        let at = now.checked_add(patience).unwrap_or(now + Duration::from_hours(24));
+        // What lies beyond the clock's range is as good as a day; without that too it is late at once.
+        let at = now.checked_add(patience).or_else(|| now.checked_add(A_DAY)).unwrap_or(now);
         Self { at, patience }
     }
 
@@ -124,9 +126,13 @@ impl Waiting {
 
 /// Brings a future to its end that waits [`Waiting::InThread`].
 pub(crate) fn finish<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => unreachable!("what waits in a thread never yields"),
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => return value,
+            // It never is. If it ever were, to ask again is slow, and a panic here might come while another one unwinds.
+            Poll::Pending => std::thread::yield_now(),
+        }
     }
 }
 

@@ -171,13 +171,22 @@ fn long_ledger() -> Ledger {
             cost: Money::ZERO,
             tags: Vec::new(),
             risk: None,
+            needs_approval: false,
             approval_id: ApprovalId(Uuid::nil()),
             inputs,
+            annotations: None,
             pid: 1,
         };
         authority.step(Event::Begin(Box::new(request)), now()).expect("it is written");
         let outputs = Payload::of(&"some output").expect("JSON");
-        let end = Event::End { action_id, session, outcome: Outcome::Success, cost: None, outputs };
+        let end = Event::End {
+            action_id,
+            session,
+            outcome: Outcome::Success,
+            cost: None,
+            outputs,
+            annotations: None,
+        };
         authority.step(end, now()).expect("it is written");
         is_last_part =
             path.metadata().expect("it is there").len() > Limits::default().segment_bytes * 98 / 100;

@@ -189,11 +189,13 @@ impl World {
     fn begin(&mut self, peer: &mut Peer, action: &str) -> Answer {
         let begin = Begin {
             risk_level: None,
+            needs_approval: false,
             request: 7,
             action: ActionName::new(action).unwrap(),
             cost_usd: Money::from_decimal("0.1").unwrap(),
             tags: Vec::new(),
             inputs: Payload::null(),
+            annotations: None,
         };
         match self.ask(peer, app::Request::Begin(begin)) {
             Some(app::Reply::Decision(answer)) => *answer,
@@ -202,8 +204,14 @@ impl World {
     }
 
     fn end(&mut self, peer: &mut Peer, action_id: ActionId, request: Option<u64>) -> Option<app::Reply> {
-        let end =
-            End { request, action_id, outcome: Outcome::Success, cost_usd: None, outputs: Payload::null() };
+        let end = End {
+            request,
+            action_id,
+            outcome: Outcome::Success,
+            cost_usd: None,
+            outputs: Payload::null(),
+            annotations: None,
+        };
         self.ask(peer, app::Request::End(end))
     }
 

@@ -73,11 +73,13 @@ fn hello(version: u32) -> Vec<u8> {
 fn begin(request: u64, action: &str) -> Vec<u8> {
     let begin = Begin {
         risk_level: None,
+        needs_approval: false,
         request,
         action: ActionName::new(action).unwrap(),
         cost_usd: Money::ZERO,
         tags: Vec::new(),
         inputs: Payload::null(),
+        annotations: None,
     };
     encode_frame(&Request::Begin(begin)).unwrap()
 }

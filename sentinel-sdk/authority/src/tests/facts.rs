@@ -6,8 +6,8 @@ use chrono::NaiveDate;
 use proptest::prelude::*;
 use sentinel_engine::{Attempt, Closing, Fact, GrantSet, Recorded, ScopeId, SessionEnding, Wish};
 use sentinel_proto::{
-    ActionId, ActionName, ApprovalId, BudgetScope, Denial, Money, Outcome, Payload, Reason, RiskLevel,
-    RulePlace, SessionId, SessionName, Tag,
+    ActionId, ActionName, Annotations, ApprovalId, BudgetScope, Denial, Label, Money, Outcome, Payload,
+    Reason, RiskLevel, RulePlace, SessionId, SessionName, Tag,
 };
 use uuid::Uuid;
 
@@ -258,13 +258,31 @@ fn session_started() -> impl Strategy<Value = Fact> {
     )
 }
 
+fn label() -> impl Strategy<Value = Option<Label>> {
+    prop::option::of("[ -~]{1,128}".prop_map(|text| Label::new(text).unwrap()))
+}
+
+fn annotations() -> impl Strategy<Value = Option<Box<Annotations>>> {
+    let labels = (label(), label(), label(), label());
+    (labels, prop::option::of(action_id()), prop::option::of(payload())).prop_map(
+        |((agent_id, run_id, task_id, mission_id), parent, compliance_metadata)| {
+            Annotations { agent_id, run_id, task_id, mission_id, parent, compliance_metadata }.boxed()
+        },
+    )
+}
+
+fn digest() -> impl Strategy<Value = Option<String>> {
+    prop::option::of("[0-9a-f]{64}")
+}
+
 fn action_started() -> impl Strategy<Value = Fact> {
     let of = (action_id(), session(), any::<u64>(), action_name(), tags());
     let doors = (any::<u64>(), any::<u64>(), any::<u64>());
     let day = prop::option::of((0..100_000_i32).prop_map(|days| NaiveDate::from_epoch_days(days).unwrap()));
     let by = (day, prop::option::of(approval_id()), any::<u32>());
-    (of, doors, money(), payload(), by).prop_map(
-        |((action_id, session, run, action, tags), (scope, grants, max_seconds), reserved, inputs, by)| {
+    (of, doors, money(), (payload(), digest(), annotations()), by).prop_map(
+        |((action_id, session, run, action, tags), (scope, grants, max_seconds), reserved, told, by)| {
+            let (inputs, inputs_sha256, annotations) = told;
             let (day, approval, pid) = by;
             Fact::ActionStarted {
                 action_id,
@@ -279,6 +297,8 @@ fn action_started() -> impl Strategy<Value = Fact> {
                 day,
                 approval,
                 inputs,
+                inputs_sha256,
+                annotations,
                 pid,
             }
         },
@@ -287,17 +307,20 @@ fn action_started() -> impl Strategy<Value = Fact> {
 
 fn action_denied() -> impl Strategy<Value = Fact> {
     let of = (action_id(), session(), any::<u64>(), action_name(), tags());
-    (of, money(), denial(), payload(), any::<u32>()).prop_map(
-        |((action_id, session, run, action, tags), cost, denial, inputs, pid)| Fact::ActionDenied {
-            action_id,
-            session,
-            run,
-            action,
-            cost,
-            tags,
-            denial,
-            inputs,
-            pid,
+    (of, money(), denial(), (payload(), annotations()), any::<u32>()).prop_map(
+        |((action_id, session, run, action, tags), cost, denial, (inputs, annotations), pid)| {
+            Fact::ActionDenied {
+                action_id,
+                session,
+                run,
+                action,
+                cost,
+                tags,
+                denial,
+                inputs,
+                annotations,
+                pid,
+            }
         },
     )
 }
@@ -305,8 +328,9 @@ fn action_denied() -> impl Strategy<Value = Fact> {
 fn action_recorded() -> impl Strategy<Value = Fact> {
     let outcome = prop::sample::select(vec![Outcome::Success, Outcome::Error, Outcome::Replayed]);
     let of = (action_id(), session(), action_name(), tags());
-    (of, outcome, money(), 0..4_000_000_000_000_000_u64, (payload(), payload())).prop_map(
-        |((action_id, session, action, tags), outcome, cost, micros, (inputs, outputs))| {
+    (of, outcome, money(), 0..4_000_000_000_000_000_u64, (payload(), digest(), payload(), annotations()))
+        .prop_map(|((action_id, session, action, tags), outcome, cost, micros, told)| {
+            let (inputs, inputs_sha256, outputs, annotations) = told;
             Fact::ActionRecorded(Box::new(Recorded {
                 action_id,
                 session,
@@ -316,33 +340,37 @@ fn action_recorded() -> impl Strategy<Value = Fact> {
                 tags,
                 duration: Duration::from_micros(micros),
                 inputs,
+                inputs_sha256,
                 outputs,
+                annotations,
             }))
-        },
-    )
+        })
 }
 
 fn action_corrected() -> impl Strategy<Value = Fact> {
     let outcome =
         prop::sample::select(vec![Outcome::Success, Outcome::Error, Outcome::Panicked, Outcome::Cancelled]);
     let of = (action_id(), session(), any::<u64>(), action_name(), tags());
-    (of, outcome, (money(), money(), money()), 0..4_000_000_000_000_000_u64, payload()).prop_map(
-        |((action_id, session, run, action, tags), outcome, (before, charged, overrun), micros, outputs)| {
-            Fact::ActionCorrected {
-                action_id,
-                session,
-                run,
-                action,
-                tags,
-                outcome,
-                before,
-                charged,
-                overrun,
-                duration: Duration::from_micros(micros),
-                outputs,
-            }
-        },
-    )
+    (of, outcome, (money(), money(), money()), 0..4_000_000_000_000_000_u64, (payload(), annotations()))
+        .prop_map(
+            |((action_id, session, run, action, tags), outcome, (before, charged, overrun), micros, told)| {
+                let (outputs, annotations) = told;
+                Fact::ActionCorrected {
+                    action_id,
+                    session,
+                    run,
+                    action,
+                    tags,
+                    outcome,
+                    before,
+                    charged,
+                    overrun,
+                    duration: Duration::from_micros(micros),
+                    outputs,
+                    annotations,
+                }
+            },
+        )
 }
 
 fn action_ended() -> impl Strategy<Value = Fact> {
@@ -359,8 +387,8 @@ fn action_ended() -> impl Strategy<Value = Fact> {
     // A century and more.
     let micros = 0..4_000_000_000_000_000_u64;
     let of = (action_id(), session(), any::<u64>(), action_name(), tags());
-    (of, any::<(u64, u64)>(), outcome, (money(), money()), micros, payload()).prop_map(
-        |(of, (scope, grants), outcome, (charged, overrun), micros, outputs)| {
+    (of, any::<(u64, u64)>(), outcome, (money(), money()), micros, (payload(), annotations())).prop_map(
+        |(of, (scope, grants), outcome, (charged, overrun), micros, (outputs, annotations))| {
             let (action_id, session, run, action, tags) = of;
             Fact::ActionEnded {
                 action_id,
@@ -375,6 +403,7 @@ fn action_ended() -> impl Strategy<Value = Fact> {
                 overrun,
                 duration: Duration::from_micros(micros),
                 outputs,
+                annotations,
             }
         },
     )

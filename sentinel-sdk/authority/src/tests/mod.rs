@@ -45,6 +45,8 @@ fn a_started_action_has_the_eight_keys_first_and_costs_nothing_yet() {
         day: None,
         approval: None,
         inputs: serde_json::from_str(r#"{"q": 1.50}"#).unwrap(),
+        inputs_sha256: None,
+        annotations: None,
         pid: 77,
     };
     assert_eq!(
@@ -74,6 +76,7 @@ fn an_ended_action_tells_what_was_charged_and_how_long_it_ran() {
         overrun: dollars("0.1"),
         duration: Duration::from_micros(1_234_567),
         outputs: Payload::of("done").unwrap(),
+        annotations: None,
     };
     assert_eq!(
         told(&fact, Some("s3")),
@@ -99,6 +102,7 @@ fn a_denied_action_tells_the_rule_and_costs_nothing() {
             rule: Some(RulePlace { rule: "denied_actions".to_owned(), line: 4 }),
         },
         inputs: Payload::null(),
+        annotations: None,
         pid: 77,
     };
     let line = told(&fact, Some("s3"));
@@ -150,8 +154,8 @@ proptest! {
 
 #[test]
 fn no_secret_of_an_application_reaches_the_ledger_or_the_state() {
-    use sentinel_engine::{ActionRequest, Event, Policy};
-    use sentinel_proto::ApprovalId;
+    use sentinel_engine::{ActionRequest, Event, Policy, inputs_digest};
+    use sentinel_proto::{Annotations, ApprovalId, Label};
 
     let mut authority = crate::Authority::with(crate::Ledger::beginning(MemoryLog::new()));
     let session = SessionId(1);
@@ -181,10 +185,20 @@ fn no_secret_of_an_application_reaches_the_ledger_or_the_state() {
             AT,
         )
         .unwrap();
+    let mut digests = Vec::new();
     for (number, action) in (1_u128..).zip(["plain", "asked"]) {
         let action_id = ActionId(Uuid::from_u128(number));
         let inputs =
             serde_json::json!({"args": [format!("password={secret}")], "kwargs": {"api_key": secret}});
+        let metadata = Payload::of(&serde_json::json!({"notes": format!("password={secret}")})).unwrap();
+        let annotations = Annotations {
+            agent_id: Some(Label::new(format!("token={secret}")).unwrap()),
+            compliance_metadata: Some(metadata),
+            ..Annotations::default()
+        };
+        let annotations = annotations.boxed();
+        let inputs = Payload::of(&inputs).unwrap();
+        digests.push(inputs_digest(action_id, &inputs));
         let request = ActionRequest {
             action_id,
             session,
@@ -193,13 +207,16 @@ fn no_secret_of_an_application_reaches_the_ledger_or_the_state() {
             cost: Money::ZERO,
             tags: Vec::new(),
             risk: None,
+            needs_approval: false,
             approval_id: ApprovalId(Uuid::from_u128(number + 10)),
-            inputs: Payload::of(&inputs).unwrap(),
+            inputs,
+            annotations: annotations.clone(),
             pid: 7,
         };
         authority.step(Event::Begin(Box::new(request)), AT).unwrap();
         let outputs = Payload::of(&format!("token={secret}")).unwrap();
-        let end = Event::End { action_id, session, outcome: Outcome::Success, cost: None, outputs };
+        let end =
+            Event::End { action_id, session, outcome: Outcome::Success, cost: None, outputs, annotations };
         authority.step(end, AT).unwrap();
     }
     let lines: Vec<&str> =
@@ -207,4 +224,8 @@ fn no_secret_of_an_application_reaches_the_ledger_or_the_state() {
     assert!(lines.iter().all(|line| !line.contains(&secret)), "{lines:#?}");
     assert_eq!(lines.iter().filter(|line| line.contains(r#""inputs_redacted":true"#)).count(), 2);
     assert!(!format!("{:?}", authority.state()).contains(&secret));
+    // What was redacted can still be told from something else.
+    let told: Vec<&str> =
+        lines.iter().filter_map(|line| line.split_once(r#""inputs_sha256":""#)?.1.get(..64)).collect();
+    assert_eq!(told, digests.get(..1).unwrap(), "the other one waits for a human");
 }

@@ -191,6 +191,7 @@ fn the_sum_of_all_costs_is_what_was_spent() {
             outcome: Outcome::Success,
             cost: None,
             outputs: Payload::null(),
+            annotations: None,
         });
     }
     let text = std::fs::read_to_string(folder.file()).unwrap();

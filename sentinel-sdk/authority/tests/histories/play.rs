@@ -155,8 +155,10 @@ impl<L: Log> Play<L> {
                     cost: cents(*amount),
                     tags: Vec::new(),
                     risk: None,
+                    needs_approval: false,
                     approval_id: ApprovalId(Uuid::new_v4()),
                     inputs: Payload::of(&["in", "ä\u{7f}\"\\"]).unwrap(),
+                    annotations: None,
                     pid: 42,
                 })));
             }
@@ -166,7 +168,14 @@ impl<L: Log> Play<L> {
                     [Outcome::Success, Outcome::Error, Outcome::Panicked, Outcome::Cancelled][*outcome];
                 let session = self.authority.state().session_of(action_id).unwrap_or(SessionId(1));
                 let cost = amount.map(cents);
-                self.step(Event::End { action_id, session, outcome, cost, outputs: Payload::null() });
+                self.step(Event::End {
+                    action_id,
+                    session,
+                    outcome,
+                    cost,
+                    outputs: Payload::null(),
+                    annotations: None,
+                });
             }
             Move::Abort { which } => {
                 let action_id = pick(which, &self.started);
@@ -246,6 +255,7 @@ impl<L: Log> Play<L> {
                     outcome: Outcome::Success,
                     cost: None,
                     outputs: Payload::null(),
+                    annotations: None,
                 });
                 assert_eq!(*self.authority.state(), before, "an unknown id changes nothing");
             }

@@ -48,6 +48,19 @@ fn an_approved_action_starts_once_and_is_asked_about_again_after_that() {
 }
 
 #[test]
+fn an_application_may_want_a_word_that_the_policy_does_not() {
+    let mut world = World::new(&Rules::none());
+    let free = world.request("drop", "0");
+    let wanted = ActionRequest { needs_approval: true, ..free.clone() };
+    let id = world.wish(&wanted);
+    assert_eq!(repeated(&mut world, &wanted), "waits");
+    assert!(matches!(world.approve(id)[..], [Fact::ApprovalGiven { uses: 1, seconds: 300, .. }]));
+    assert_eq!(repeated(&mut world, &wanted), "started");
+    assert_eq!(repeated(&mut world, &wanted), "asked");
+    assert_eq!(repeated(&mut world, &free), "started");
+}
+
+#[test]
 fn what_waits_for_a_human_reserves_nothing_and_takes_no_rate_slot() {
     let (world, ..) = asked(&asking().session_budget("1").rate("send_money", 1, seconds(60)));
     assert_eq!(world.spent(), ("0".to_owned(), "0".to_owned()));

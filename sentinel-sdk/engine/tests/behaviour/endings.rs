@@ -69,6 +69,7 @@ fn a_session_cannot_end_anothers_action() {
         outcome: Outcome::Success,
         cost: None,
         outputs: Payload::null(),
+        annotations: None,
     };
     assert_eq!(world.step(foreign), []);
     assert_eq!(outcomes(&world.end(action_id, Outcome::Success, None)), [Outcome::Success], "its own can");
@@ -192,6 +193,7 @@ fn a_correction_of_another_session_or_after_the_actions_time_or_its_sessions_end
         outcome: Outcome::Success,
         cost: None,
         outputs: Payload::null(),
+        annotations: None,
     };
     assert_eq!(world.step(foreign), []);
     let mut late = world.clone();
@@ -220,7 +222,14 @@ fn what_is_unknown_changes_nothing() {
     let before = world.state.clone();
     let (action_id, session) = (ActionId(Uuid::from_u128(999)), SessionId(99));
     let events = [
-        Event::End { action_id, session, outcome: Outcome::Success, cost: None, outputs: Payload::null() },
+        Event::End {
+            action_id,
+            session,
+            outcome: Outcome::Success,
+            cost: None,
+            outputs: Payload::null(),
+            annotations: None,
+        },
         Event::Abort { action_id, cause: String::new() },
         Event::Abandon { action_ids: vec![action_id] },
         Event::SessionEnd { session, ending: sentinel_engine::SessionEnding::Exited },

@@ -201,7 +201,14 @@ impl Player {
                 let interrupted = || state.interrupted(action_id).map(|action| action.session);
                 let session = state.session_of(action_id).or_else(interrupted).unwrap_or(SESSIONS[0]);
                 let (outcome, cost) = (OUTCOMES[*outcome], amount.map(cents));
-                self.world.step(Event::End { action_id, session, outcome, cost, outputs: Payload::null() });
+                self.world.step(Event::End {
+                    action_id,
+                    session,
+                    outcome,
+                    cost,
+                    outputs: Payload::null(),
+                    annotations: None,
+                });
             }
             Move::Abort { which } => {
                 self.world.abort(self.pick(which));

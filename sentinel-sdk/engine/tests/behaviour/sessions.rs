@@ -15,7 +15,14 @@ fn with_daily(rules: &Rules, cost: &str) -> World {
     request.session = DAILY;
     let action_id = world.ask(request).unwrap();
     let outputs = Payload::null();
-    world.step(Event::End { action_id, session: DAILY, outcome: Outcome::Success, cost: None, outputs });
+    world.step(Event::End {
+        action_id,
+        session: DAILY,
+        outcome: Outcome::Success,
+        cost: None,
+        outputs,
+        annotations: None,
+    });
     world
 }
 

@@ -264,8 +264,10 @@ impl World {
             cost: usd(cost),
             tags: Vec::new(),
             risk: None,
+            needs_approval: false,
             approval_id: ApprovalId(Uuid::from_u128(self.next_action << 64)),
             inputs: Payload::null(),
+            annotations: None,
             pid: 42,
         }
     }
@@ -292,7 +294,14 @@ impl World {
 
     pub(crate) fn end(&mut self, action_id: ActionId, outcome: Outcome, cost: Option<&str>) -> Vec<Fact> {
         let cost = cost.map(usd);
-        self.step(Event::End { action_id, session: SESSION, outcome, cost, outputs: Payload::null() })
+        self.step(Event::End {
+            action_id,
+            session: SESSION,
+            outcome,
+            cost,
+            outputs: Payload::null(),
+            annotations: None,
+        })
     }
 
     /// An action that starts and at once succeeds.

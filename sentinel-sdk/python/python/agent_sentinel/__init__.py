@@ -10,6 +10,15 @@ from importlib import metadata as _metadata
 
 from ._native import __version__
 from .approval import ApprovalRequest, ApprovalResponse, ApprovalStatus, HumanApprovalHandler
+from .compliance import (
+    ComplianceMetadata,
+    add_data_lineage,
+    get_compliance_metadata,
+    set_compliance_metadata,
+    set_decision_rationale,
+    set_model_card,
+)
+from .context import ExecutionContext
 from .cost import CostTracker
 from .errors import (
     AgentKilledError,
@@ -22,6 +31,7 @@ from .errors import (
     PolicyNotConfiguredError,
     PolicyViolationError,
     ReplayDivergenceError,
+    ReplayedError,
     SyncError,
     TimeoutError,
 )
@@ -30,6 +40,7 @@ from .kill_switch import KillSwitchClient
 from .ledger import InterventionTracker, Ledger
 from .policy import PolicyConfig, PolicyEngine
 from .policy_sync import PolicySync
+from .replay import ReplayMode, replay_mode
 from .sync import (
     BackgroundSync,
     SyncConfig,
@@ -63,8 +74,10 @@ __all__ = [
     "ApprovalStatus",
     "BackgroundSync",
     "BudgetExceededError",
+    "ComplianceMetadata",
     "ConfigurationError",
     "CostTracker",
+    "ExecutionContext",
     "HumanApprovalHandler",
     "InterventionTracker",
     "KillSwitchClient",
@@ -78,14 +91,22 @@ __all__ = [
     "PolicySync",
     "PolicyViolationError",
     "ReplayDivergenceError",
+    "ReplayMode",
+    "ReplayedError",
     "SyncConfig",
     "SyncError",
     "TimeoutError",
     "__version__",
+    "add_data_lineage",
     "enable_remote_sync",
     "flush",
     "flush_and_stop",
+    "get_compliance_metadata",
     "get_sync",
     "guarded_action",
     "manual_flush",
+    "replay_mode",
+    "set_compliance_metadata",
+    "set_decision_rationale",
+    "set_model_card",
 ]

@@ -8,8 +8,11 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import re
 import uuid
 from typing import Any
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")
 
 # Deeper nesting is cut: the ledger's readers have a limit too.
 MOST_DEPTH = 100
@@ -29,8 +32,13 @@ def _other(value: Any) -> Any:
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, (set, frozenset)):
-        return list(value)
+        return _in_order(value)
     return _text(value)
+
+
+def _in_order(items: Any) -> list[Any]:
+    """The same for the same items, whatever order this process hashes them in: a replay compares them."""
+    return sorted(items, key=lambda item: (type(item).__name__, _text(item)))
 
 
 def _text(value: Any) -> str:
@@ -40,6 +48,8 @@ def _text(value: Any) -> str:
         text = str(value)
     except BaseException as error:  # even a `KeyboardInterrupt` from a broken `__str__` is that value's doing
         text = f"<{type(value).__name__}: its text can't be made: {type(error).__name__}>"
+    # Where an object is says nothing of it, and a replay would find it elsewhere.
+    text = _ADDRESS.sub(">", text)
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + "…"
 
 
@@ -61,7 +71,9 @@ def _plain(value: Any, depth: int, around: tuple[int, ...]) -> Any:
                 key if isinstance(key, str) else _text(key): _plain(item, depth + 1, inside)
                 for key, item in value.items()
             }
-        if isinstance(value, (list, tuple, set, frozenset)):
+        if isinstance(value, (set, frozenset)):
+            value = _in_order(value)
+        if isinstance(value, (list, tuple)):
             return [_plain(item, depth + 1, inside) for item in value]
         return _other(value)
     except Exception as error:

@@ -29,6 +29,8 @@ from .errors import (
 logger = logging.getLogger("agent_sentinel")
 
 SOCKET = "AGENT_SENTINEL_SOCKET"
+# The policy of `sentinel run --advisory`.
+POLICY = "AGENT_SENTINEL_POLICY"
 # What a policy can be wrong in is told as this.
 _MISTAKES = {"INVALID_REQUEST"}
 
@@ -42,12 +44,18 @@ class Begun:
         self._guards = (own,) if agents is None else (agents, own)
         self.id = self._guards[0].id
 
-    def end(self, outcome: str, outputs: str, actual_cost_usd: Optional[float] = None) -> None:
+    def end(
+        self,
+        outcome: str,
+        outputs: str,
+        actual_cost_usd: Optional[float] = None,
+        annotations: Optional[str] = None,
+    ) -> None:
         """Says how it ended. The agent is told first: its doors are shut when this returns."""
         failed: Optional[_native.Refused] = None
         for guard in self._guards:
             try:
-                guard.end(outcome, outputs, actual_cost_usd)
+                guard.end(outcome, outputs, actual_cost_usd, annotations)
             except _native.Refused as refused:
                 failed = refused
         if failed is not None:
@@ -64,6 +72,10 @@ class Request(NamedTuple):
     risk_level: Optional[str] = None
     # Seconds to wait for a human's word; none: as long as the policy lets it.
     patience: Optional[float] = None
+    # Whether the program itself wants one, of its own account.
+    needs_approval: bool = False
+    # What else is to be recorded, as JSON.
+    annotations: Optional[str] = None
 
 
 class Runtime:
@@ -76,12 +88,14 @@ class Runtime:
         self._policy: Optional[tuple[str, str]] = None
         self._failed: Optional[str] = None
         self._warned = False
+        self._has_read_environment = False
         self._instead: Optional[Path] = None
 
     def own(self) -> _native.Client:
         """The authority in this process. `$AGENT_SENTINEL_HOME` is read once, when it is first needed."""
         client = self._own
         if client is None:
+            self._read_environment()
             with self._lock:
                 if self._own is None:
                     made = _native.Client.embedded(str(self._home()))
@@ -138,12 +152,30 @@ class Runtime:
         if self._own is not None:
             self._own.fail_policy(cause)
 
+    def _read_environment(self) -> None:
+        """Takes the policy that the environment names, where the program has none of its own and nobody else decides."""
+        if self._has_read_environment:
+            return
+        self._has_read_environment = True
+        path = os.environ.get(POLICY)
+        if not path or self._policy is not None or self._failed is not None or self.agent() is not None:
+            return
+        try:
+            self.set_policy(path, Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail_policy(f"the policy `{path}`, which `${POLICY}` names, can't be read: {error}")
+        except ConfigurationError as error:
+            # Nothing may start; each action says why.
+            logger.error("%s", error)
+
     def is_configured(self) -> bool:
+        """Whether a policy of this process decides."""
+        self._read_environment()
         return self._policy is not None
 
     def warn_once(self) -> None:
         """Says that nothing is decided where nobody has said what may run."""
-        if self._warned or self._policy is not None or self._failed is not None or self.agent() is not None:
+        if self._warned or not self.is_unconfigured():
             return
         self._warned = True
         logger.warning(
@@ -151,22 +183,35 @@ class Runtime:
             "`PolicyEngine.load_from_yaml(...)`, or start the program with `sentinel run`"
         )
 
-    def begin(self, request: Request, human: Optional[Callable[[], object]] = None) -> Begun:
-        """Lets an action start, or raises what keeps it from that. `human` is asked once this process's policy lets it."""
+    def is_unconfigured(self) -> bool:
+        """Whether nobody has said what may run."""
+        self._read_environment()
+        return self._policy is None and self._failed is None and self.agent() is None
+
+    def begin(
+        self,
+        request: Request,
+        check: Optional[Callable[[], object]] = None,
+        own_patience: Optional[float] = None,
+    ) -> Begun:
+        """Lets an action start, or raises what keeps it from that. `check` comes last, and may still raise: then it is recorded as one
+        that never ran. `own_patience` takes the place of the request's where this process decides itself."""
         self.warn_once()
         agent = self.agent()
         try:
-            own = self.own().begin(*request)
+            own = self.own().begin(*(request if own_patience is None else request._replace(patience=own_patience)))
         except _native.Refused as refused:
             raise told(refused) from None
         try:
-            if human is not None:
-                human()
+            if check is not None:
+                check()
             if agent is None:
                 return Begun(own, None)
-            return Begun(own, agent.begin(*request))
+            # The program's own wish for a word is its own account's business; the operator's policy has its own.
+            return Begun(own, agent.begin(*request._replace(needs_approval=False)))
         except _native.Refused as refused:
             error = told(refused)
+            error.details["decided_by"] = "host"
             own.abort(str(error))
             raise error from None
         except BaseException as error:

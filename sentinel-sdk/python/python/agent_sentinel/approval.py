@@ -7,9 +7,13 @@ Invariant: no handler, a handler that fails, or any answer but *approved* keeps 
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import enum
 import uuid
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
@@ -18,7 +22,7 @@ from ._runtime import Begun, Request, runtime, told
 from .errors import AgentSentinelError, PolicyViolationError
 
 
-class ApprovalStatus(enum.Enum):
+class ApprovalStatus(str, enum.Enum):
     """What became of a request."""
 
     PENDING = "pending"
@@ -59,12 +63,27 @@ class ApprovalResponse:
 
 
 Handler = Callable[[ApprovalRequest], ApprovalResponse]
+AsyncHandler = Callable[[ApprovalRequest], Awaitable[ApprovalResponse]]
+
+# Where an async action asks: its handler runs on that loop, while the action waits in a thread.
+_loop: ContextVar[Optional[asyncio.AbstractEventLoop]] = ContextVar("agent_sentinel_loop", default=None)
+
+
+@contextmanager
+def handlers_run_on(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """What is begun inside asks an async handler on this loop."""
+    token = _loop.set(loop)
+    try:
+        yield
+    finally:
+        _loop.reset(token)
 
 
 class HumanApprovalHandler:
-    """Who is asked in this process."""
+    """Who is asked in this process. An async action asks the async handler, if there is one; any other the plain one."""
 
     _handler: Optional[Handler] = None
+    _async_handler: Optional[AsyncHandler] = None
 
     @classmethod
     def set_approval_handler(cls, handler: Optional[Handler]) -> None:
@@ -72,15 +91,24 @@ class HumanApprovalHandler:
         cls._handler = handler
 
     @classmethod
+    def set_async_approval_handler(cls, handler: Optional[AsyncHandler]) -> None:
+        """Asks this coroutine function from now on, for async actions; none: the plain handler."""
+        cls._async_handler = handler
+
+    @classmethod
     def ask(cls, request: ApprovalRequest) -> ApprovalResponse:
         """The human's word. Raises `PolicyViolationError` where there is nobody, or the word is no *approved*."""
-        if cls._handler is None:
+        loop = _loop.get()
+        if loop is not None and cls._async_handler is not None:
+            response = asyncio.run_coroutine_threadsafe(_awaited(cls._async_handler, request), loop).result()
+        elif cls._handler is not None:
+            response = cls._handler(request)
+        else:
             raise PolicyViolationError(
                 f"`{request.action_name}` needs a human's word, and nobody is there to give it; "
                 "set one with `HumanApprovalHandler.set_approval_handler(...)`",
                 reason_code="NO_APPROVER",
             )
-        response = cls._handler(request)
         if response.status is not ApprovalStatus.APPROVED:
             raise PolicyViolationError(
                 f"Human approval required but status is: {response.status}",
@@ -90,30 +118,35 @@ class HumanApprovalHandler:
         return response
 
 
-def asked(request: Request, needs_human: bool, description: str, inputs: dict[str, Any]) -> Begun:
-    """Lets an action start, with a human's word where policy or the decorator want one.
+async def _awaited(handler: AsyncHandler, request: ApprovalRequest) -> ApprovalResponse:
+    return await handler(request)
+
+
+def asked(
+    request: Request,
+    description: str,
+    inputs: dict[str, Any],
+    check: Optional[Callable[[], object]],
+) -> tuple[Begun, Optional[ApprovalResponse]]:
+    """Lets an action start, with a human's word where the policy or the program wants one; answers that word.
 
     The policy is asked first: nobody is asked about what it denies anyway.
     """
-    shown = ApprovalRequest(
-        request.action, description, inputs, request.cost_usd, request.risk_level or "minimal"
-    )
-    human = (lambda: HumanApprovalHandler.ask(shown)) if needs_human else None
-    if request.patience is not None or runtime.agent() is not None:
-        return runtime.begin(request, human)
-    # Nobody outside is waited for: it is this process's handler that is asked.
-    request = request._replace(patience=0.0)
+    if request.patience is not None:
+        return runtime.begin(request, check), None
+    # For its own account nobody outside is waited for: it is this process's handler that is asked.
     try:
-        return runtime.begin(request, human)
+        return runtime.begin(request, check, own_patience=0.0), None
     except PolicyViolationError as error:
         approval = error.details.get("approval")
-        if error.reason_code != "APPROVAL_NEEDED" or approval is None:
+        if error.reason_code != "APPROVAL_NEEDED" or approval is None or error.details.get("decided_by") == "host":
             raise
-    _decide(str(approval), shown)
-    return runtime.begin(request)
+    shown = ApprovalRequest(request.action, description, inputs, request.cost_usd, request.risk_level or "minimal")
+    response = _decide(str(approval), shown)
+    return runtime.begin(request, check, own_patience=0.0), response
 
 
-def _decide(approval: str, request: ApprovalRequest) -> None:
+def _decide(approval: str, request: ApprovalRequest) -> ApprovalResponse:
     """Asks the human, and records the word."""
     own = runtime.own()
     try:
@@ -124,6 +157,7 @@ def _decide(approval: str, request: ApprovalRequest) -> None:
             _say(own, approval, False, error.details.get("notes"))
         raise
     _say(own, approval, True, response.notes)
+    return response
 
 
 def _say(own: _native.Client, approval: str, approved: bool, note: Optional[str]) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "PolicyNotConfiguredError",
     "PolicyViolationError",
     "ReplayDivergenceError",
+    "ReplayedError",
     "SyncError",
     "TimeoutError",
     "remediation",
@@ -217,6 +218,12 @@ class ReplayDivergenceError(AgentSentinelError):
     """A replayed program asks for something else than what was recorded."""
 
     default_code = "REPLAY_DIVERGENCE"
+
+
+class ReplayedError(AgentSentinelError):
+    """An error that was recorded, of a type that can't be made again here. Its text is `Type: message`."""
+
+    default_code = "REPLAYED_ERROR"
 
 
 class NetworkError(AgentSentinelError):

@@ -6,24 +6,37 @@ Invariant: the body runs only between a *yes* and the word how it ended, whateve
 from __future__ import annotations
 
 import asyncio
+import datetime
 import functools
 import inspect
+import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any, Callable, Optional, TypeVar, cast
 
+from . import _modes
+from ._denials import explain
 from ._json import encoded
-from ._runtime import Begun, Request
-from .approval import asked
+from ._runtime import Begun, Request, runtime
+from .approval import ApprovalResponse, asked, handlers_run_on
+from .compliance import Body, ComplianceMetadata, current_body
+from .context import NOBODY, Identity, identity
+from .errors import ReplayDivergenceError
+from .kill_switch import KillSwitchClient
+from .replay import ReplayMode
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NOTHING = "null"
+# What of a context stands on a ledger line.
+_RECORDED = ("agent_id", "run_id", "task_id", "mission_id")
+# Of a generator so many items are recorded.
+_MOST_ITEMS = 1000
 
 
 class _Action:
     """What the decorator was told."""
 
-    __slots__ = ("cost_usd", "description", "name", "needs_human", "patience", "risk_level", "tags")
+    __slots__ = ("cost_usd", "description", "fail_closed", "identity", "impact", "name", "needs_human", "patience", "risk_level", "tags")
 
     def __init__(
         self,
@@ -34,6 +47,9 @@ class _Action:
         needs_human: bool,
         description: str,
         patience: Optional[float],
+        identity: Identity,
+        impact: str,
+        fail_closed: Optional[bool],
     ) -> None:
         self.name = name
         self.patience = patience
@@ -42,33 +58,99 @@ class _Action:
         self.risk_level = risk_level
         self.needs_human = needs_human
         self.description = description
+        self.identity = identity
+        self.impact = impact
+        self.fail_closed = fail_closed
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun:
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
         # Before the body: it may change what it was called with.
         inputs = encoded({"args": args, "kwargs": kwargs})
-        request = Request(self.name, self.cost_usd, self.tags, inputs, self.risk_level, self.patience)
-        return asked(request, self.needs_human, self.description, {"args": args, "kwargs": kwargs})
+        who = self.identity.within(identity())
+        annotations = _annotations(who, current_body())
+        request = Request(
+            self.name, self.cost_usd, self.tags, inputs, self.risk_level, self.patience, self.needs_human, annotations
+        )
+        check = None
+        if KillSwitchClient.is_configured() or runtime.is_unconfigured():
+            check = functools.partial(self._check, who)
+        begun, response = asked(request, self.description, {"args": args, "kwargs": kwargs}, check)
+        return Running(begun, None if response is None else _approved(response))
 
-    async def begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Begun:
+    def _check(self, who: Identity) -> None:
+        """What may keep it from running beside the policy."""
+        KillSwitchClient.check(who.agent_id, who.run_id, who.mission_id)
+        if runtime.is_unconfigured():
+            _modes.check(self.name, self.impact, self.fail_closed)
+
+    async def begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
         """In a thread, so that the loop goes on. One that nobody waits for any more is ended as cancelled."""
-        begun: asyncio.Future[Begun] = asyncio.ensure_future(asyncio.to_thread(self.begin, args, kwargs))
+        with handlers_run_on(asyncio.get_running_loop()):
+            begun: asyncio.Future[Running] = asyncio.ensure_future(asyncio.to_thread(self.begin, args, kwargs))
         try:
             return await asyncio.shield(begun)
         except asyncio.CancelledError:
             begun.add_done_callback(_give_up)
             raise
 
+    def replayed(self, replay: ReplayMode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What was recorded of this call."""
+        return replay.answer(self.name, encoded({"args": args, "kwargs": kwargs}), self.tags)
 
-def _give_up(begun: asyncio.Future[Begun]) -> None:
+
+class Running:
+    """An action whose body runs."""
+
+    __slots__ = ("_begun", "began", "body")
+
+    def __init__(self, begun: Begun, metadata: Optional[ComplianceMetadata]) -> None:
+        self._begun = begun
+        self.began = time.monotonic()
+        self.body = Body(begun.id, metadata)
+
+    def end(self, outcome: str, outputs: str) -> None:
+        """It ends, with what was said of it meanwhile."""
+        metadata = self.body.metadata
+        said = None if metadata is None else encoded({"compliance_metadata": metadata.to_dict()})
+        self._begun.end(outcome, outputs, None, said)
+
+
+def _annotations(who: Identity, around: Optional[Body]) -> Optional[str]:
+    """What else is recorded at its begin, as JSON; none where there is nothing."""
+    if around is None and who is NOBODY:
+        return None
+    told = {key: value for key, value in who._asdict().items() if value is not None and key in _RECORDED}
+    if around is not None:
+        told["parent"] = around.action_id
+    return encoded(told) if told else None
+
+
+def _approved(response: ApprovalResponse) -> ComplianceMetadata:
+    return ComplianceMetadata(
+        requires_human_approval=True,
+        approval_status=response.status.value,
+        human_in_the_loop_id=response.approver_id,
+        human_in_the_loop_email=response.approver_email,
+        approval_timestamp=response.approved_at or datetime.datetime.now(datetime.timezone.utc),
+        approval_notes=response.notes,
+    )
+
+
+def _give_up(begun: asyncio.Future[Running]) -> None:
     if not begun.cancelled() and begun.exception() is None:
-        begun.result().end("cancelled", _NOTHING)
+        # In a thread: the loop doesn't wait for it.
+        asyncio.get_running_loop().run_in_executor(None, begun.result().end, "cancelled", _NOTHING)
 
 
-def _failed(begun: Begun, error: BaseException) -> None:
-    if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
-        begun.end("error", encoded(f"{type(error).__name__}: {_text(error)}"))
-    else:
+def _failed(begun: Running, error: BaseException) -> None:
+    if not isinstance(error, Exception) or isinstance(error, asyncio.CancelledError):
         begun.end("cancelled", encoded(type(error).__name__))
+        return
+    denials = explain(error, begun.began)
+    text = f"{type(error).__name__}: {_text(error)}"
+    if denials:
+        begun.end("error", encoded({"error": text, "kernel_denials": [one._asdict() for one in denials]}))
+    else:
+        begun.end("error", encoded(text))
 
 
 def _text(error: BaseException) -> str:
@@ -87,6 +169,11 @@ def guarded_action(
     *,
     risk_level: Optional[str] = None,
     wait_for_approval: Optional[float] = None,
+    agent_id: Optional[str] = None,
+    task_id: Optional[str] = None,
+    mission_id: Optional[str] = None,
+    impact: str = "medium",
+    fail_closed: Optional[bool] = None,
 ) -> Callable[[Function], Function]:
     """Guards a function: it runs only if policy, budgets and limits let it, and the ledger says so.
 
@@ -95,16 +182,31 @@ def guarded_action(
 
     Where the policy wants a human's word, this process's approval handler is asked, and under `sentinel run` the operator;
     `wait_for_approval` waits so many seconds for somebody else's word instead.
+
+    `agent_id`, `task_id` and `mission_id` are those of the context where they aren't given. `impact` (`read`, `low`, `medium`, `high`) and
+    `fail_closed` say what becomes of it where there is no policy at all.
     """
+    if impact not in _modes.IMPACTS:
+        raise ValueError(f"`impact` is `{impact}`; write one of {', '.join(f'`{one}`' for one in _modes.IMPACTS)}")
+    own = Identity(agent_id=agent_id, task_id=task_id, mission_id=mission_id).checked()
     if callable(name):
         raise TypeError("`guarded_action` is called with parentheses: write `@guarded_action()`")
     given = [tags] if isinstance(tags, str) else list(tags or ())
 
     def decorate(function: Function) -> Function:
-        called: str = name or getattr(function, "__name__", type(function).__name__)
+        called = str(name or getattr(function, "__name__", type(function).__name__))
         description = approval_description or f"Execute {called}"
         action = _Action(
-            called, cost_usd, given, risk_level, requires_human_approval, description, wait_for_approval
+            called,
+            cost_usd,
+            given,
+            risk_level,
+            requires_human_approval,
+            description,
+            wait_for_approval,
+            own,
+            impact,
+            fail_closed,
         )
         wrapper: Callable[..., Any]
         if inspect.isasyncgenfunction(function):
@@ -123,12 +225,19 @@ def guarded_action(
 def _plain(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        replay = ReplayMode.get_active()
+        if replay is not None:
+            return action.replayed(replay, args, kwargs)
         begun = action.begin(args, kwargs)
+        body = begun.body
+        body.enter()
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
             _failed(begun, error)
             raise
+        finally:
+            body.leave()
         if inspect.isawaitable(result):
             return _awaited(result, begun)
         begun.end("success", encoded(result))
@@ -137,71 +246,150 @@ def _plain(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
     return guarded
 
 
-async def _awaited(result: Any, begun: Begun) -> Any:
+async def _awaited(result: Any, begun: Running) -> Any:
     """A plain function that returns what is to be awaited ends when that does."""
+    return await _ended(result, begun)
+
+
+async def _ended(result: Any, begun: Running) -> Any:
+    """Awaits the body, and tells how it ended."""
+    begun.body.enter()
     try:
         value = await result
     except BaseException as error:
         await asyncio.shield(asyncio.to_thread(_failed, begun, error))
         raise
-    await asyncio.to_thread(begun.end, "success", encoded(value))
+    finally:
+        begun.body.leave()
+    await asyncio.shield(asyncio.to_thread(begun.end, "success", encoded(value)))
     return value
 
 
 def _coroutine(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
+        replay = ReplayMode.get_active()
+        if replay is not None:
+            return action.replayed(replay, args, kwargs)
         begun = await action.begin_async(args, kwargs)
-        try:
-            result = await function(*args, **kwargs)
-        except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(_failed, begun, error))
-            raise
-        await asyncio.shield(asyncio.to_thread(begun.end, "success", encoded(result)))
-        return result
+        return await _ended(function(*args, **kwargs), begun)
 
     return guarded
+
+
+class _Items:
+    """What a generator gave, for its line and its replay."""
+
+    __slots__ = ("_items", "_more")
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+        self._more = False
+
+    def add(self, item: Any) -> None:
+        """One more."""
+        if len(self._items) < _MOST_ITEMS:
+            self._items.append(item)
+        else:
+            self._more = True
+
+    def encoded(self, returned: Any) -> str:
+        """As outputs."""
+        told: dict[str, Any] = {"items": self._items, "returned": returned}
+        if self._more:
+            told["more_items"] = True
+        return encoded(told)
+
+
+def _recorded_items(action: _Action, outputs: Any) -> tuple[list[Any], Any]:
+    """What a generator gave then, and returned."""
+    if not isinstance(outputs, dict) or "items" not in outputs or outputs.get("more_items"):
+        raise ReplayDivergenceError(
+            f"`{action.name}` gave more items than were recorded, or none were; a generator is replayed up to {_MOST_ITEMS} items"
+        )
+    return list(outputs["items"]), outputs.get("returned")
 
 
 def _generator(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        replay = ReplayMode.get_active()
+        if replay is not None:
+            recorded, returned = _recorded_items(action, action.replayed(replay, args, kwargs))
+            yield from recorded
+            return returned
         begun = action.begin(args, kwargs)
+        given = _Items()
         try:
-            result = yield from function(*args, **kwargs)
+            result = yield from _noted(function(*args, **kwargs), begun.body, given)
         except BaseException as error:
             _failed(begun, error)
             raise
-        begun.end("success", encoded(result))
+        begun.end("success", given.encoded(result))
         return result
 
     return guarded
 
 
+def _noted(items: Generator[Any, Any, Any], body: Body, given: _Items) -> Generator[Any, Any, Any]:
+    """The same items. Its body's context holds only while the body itself runs, not while its caller does."""
+    step: Callable[[], Any] = functools.partial(next, items)
+    while True:
+        body.enter()
+        try:
+            item = step()
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            body.leave()
+        given.add(item)
+        try:
+            sent = yield item
+        except GeneratorExit:
+            items.close()
+            raise
+        except BaseException as thrown:
+            step = functools.partial(items.throw, thrown)
+        else:
+            step = functools.partial(items.send, sent)
+
+
 def _async_generator(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        replay = ReplayMode.get_active()
+        if replay is not None:
+            recorded, _ = _recorded_items(action, action.replayed(replay, args, kwargs))
+            for item in recorded:
+                yield item
+            return
         begun = await action.begin_async(args, kwargs)
         items = function(*args, **kwargs)
+        given, body = _Items(), begun.body
+        step: Callable[[], Any] = functools.partial(items.asend, None)
         try:
-            sent = None
             while True:
+                body.enter()
                 try:
-                    item = await items.asend(sent)
+                    item = await step()
                 except StopAsyncIteration:
                     break
+                finally:
+                    body.leave()
+                given.add(item)
                 try:
                     sent = yield item
                 except GeneratorExit:
                     raise
                 except BaseException as thrown:
-                    item = await items.athrow(thrown)
-                    sent = yield item
+                    step = functools.partial(items.athrow, thrown)
+                else:
+                    step = functools.partial(items.asend, sent)
         except BaseException as error:
             await items.aclose()
             _failed(begun, error)
             raise
-        begun.end("success", _NOTHING)
+        await asyncio.shield(asyncio.to_thread(begun.end, "success", given.encoded(None)))
 
     return guarded
 

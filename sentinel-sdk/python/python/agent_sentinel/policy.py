@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from . import _modes
 from ._home import home_folder
 from ._runtime import runtime
 from .errors import ConfigurationError
@@ -153,6 +154,17 @@ class PolicyEngine:
         cls._config = PolicyConfig(**json.loads(runtime.own().policy_summary()))
 
     @classmethod
+    def set_enforcement_mode(cls, mode: Optional[str]) -> None:
+        """What becomes of actions where no policy is configured: `fail_open`, `fail_closed_writes` or `fail_closed`; none: as
+        `$AGENT_SENTINEL_ENFORCEMENT` says, else `fail_open`. Raises `ConfigurationError` where it is none of them."""
+        _modes.set_mode(mode)
+
+    @classmethod
+    def get_enforcement_mode(cls) -> str:
+        """The one that holds."""
+        return _modes.mode()
+
+    @classmethod
     def is_configured(cls) -> bool:
         """Whether a policy decides."""
         return runtime.is_configured()
@@ -160,6 +172,9 @@ class PolicyEngine:
     @classmethod
     def get_config(cls) -> Optional[PolicyConfig]:
         """What was configured; none where nothing is."""
+        if cls._config is None and runtime.is_configured():
+            # The environment named it.
+            cls._config = PolicyConfig(**json.loads(runtime.own().policy_summary()))
         return cls._config
 
     @classmethod

@@ -21,4 +21,19 @@ fn an_option() -> Option<u8> {
 #[guarded_action]
 fn nothing_at_all() {}
 
+#[guarded_action]
+fn a_future() -> impl Future<Output = Result<(), sentinel_sdk::Error>> {
+    async { Ok(()) }
+}
+
+#[guarded_action]
+fn a_boxed_future() -> std::pin::Pin<Box<dyn Future<Output = Result<(), sentinel_sdk::Error>> + Send>> {
+    Box::pin(async { Ok(()) })
+}
+
+#[guarded_action]
+fn never() -> ! {
+    loop {}
+}
+
 fn main() {}

@@ -64,8 +64,10 @@ fn begin(session: SessionId, arguments: &ExplainArguments) -> Event {
         cost: arguments.cost,
         tags: arguments.tags.clone(),
         risk: arguments.risk.clone(),
+        needs_approval: false,
         approval_id: ApprovalId(Uuid::nil()),
         inputs: Payload::null(),
+        annotations: None,
         pid: 0,
     }))
 }
