@@ -40,7 +40,7 @@ pub use head_file::head_file;
 pub use memory::{MemoryError, MemoryLog};
 pub use segments::{rotated, segments};
 pub use tail::{Follow, last_lines};
-pub use turns::{Member, Turn, Turns};
+pub use turns::{Member, Reserved, Turn, Turns};
 pub use verify::{Summary, VerifyError, verify, verify_parts};
 
 /// Where lines are appended to.

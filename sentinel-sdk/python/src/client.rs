@@ -29,6 +29,52 @@ impl Client {
             .as_embedded()
             .ok_or_else(|| invalid("only embedded mode has that; here the host agent decides"))
     }
+
+    fn at_once(&self, wish: &Wish<'_>) -> PyResult<Option<Begun>> {
+        if self.0.as_embedded().is_none() {
+            return Ok(None);
+        }
+        Ok(wish.of(&self.0)?.begin_at_once())
+    }
+}
+
+type Begun = Result<sentinel_sdk::Guard, sentinel_sdk::Error>;
+
+/// An action that is to be begun.
+struct Wish<'python> {
+    action: &'python str,
+    cost_usd: f64,
+    tags: Vec<String>,
+    inputs: &'python str,
+    risk_level: Option<&'python str>,
+    approval_seconds: Option<f64>,
+    needs_approval: bool,
+    annotations: Option<&'python str>,
+}
+
+impl Wish<'_> {
+    fn of(&self, client: &sentinel_sdk::Client) -> PyResult<sentinel_sdk::Action> {
+        let mut asked = client.action(self.action).cost_usd(self.cost_usd).inputs_json(self.inputs);
+        if let Some(annotations) = annotations(self.annotations)? {
+            asked = asked.annotations(annotations);
+        }
+        for tag in &self.tags {
+            asked = asked.tag(tag);
+        }
+        if let Some(level) = self.risk_level {
+            asked = asked.risk_level(level);
+        }
+        if self.needs_approval {
+            asked = asked.needs_approval();
+        }
+        if let Some(seconds) = self.approval_seconds {
+            let patience = Duration::try_from_secs_f64(seconds);
+            asked = asked.wait_for_approval(
+                patience.map_err(|error| invalid(&format!("an approval can't be waited for: {error}")))?,
+            );
+        }
+        Ok(asked)
+    }
 }
 
 #[pymethods]
@@ -63,40 +109,62 @@ impl Client {
     fn begin(
         &self,
         py: Python<'_>,
-        action: String,
+        action: &str,
         cost_usd: f64,
         tags: Vec<String>,
-        inputs: String,
-        risk_level: Option<String>,
+        inputs: &str,
+        risk_level: Option<&str>,
         approval_seconds: Option<f64>,
         needs_approval: bool,
         annotations: Option<&str>,
     ) -> PyResult<Guard> {
-        let annotations = self::annotations(annotations)?;
-        let patience = approval_seconds
-            .map(Duration::try_from_secs_f64)
-            .transpose()
-            .map_err(|error| invalid(&format!("an approval can't be waited for: {error}")))?;
-        let begun = py.detach(|| {
-            let mut asked = self.0.action(action).cost_usd(cost_usd).inputs_json(&inputs);
-            if let Some(annotations) = annotations {
-                asked = asked.annotations(annotations);
+        let wish = Wish {
+            action,
+            cost_usd,
+            tags,
+            inputs,
+            risk_level,
+            approval_seconds,
+            needs_approval,
+            annotations,
+        };
+        // The interpreter's lock is kept only where nothing is waited for: to give it away and take it again costs as much as the decision.
+        let begun = match self.at_once(&wish)? {
+            Some(begun) => begun,
+            None => {
+                let asked = wish.of(&self.0)?;
+                py.detach(|| asked.begin_blocking())
             }
-            for tag in tags {
-                asked = asked.tag(tag);
-            }
-            if let Some(level) = risk_level {
-                asked = asked.risk_level(level);
-            }
-            if needs_approval {
-                asked = asked.needs_approval();
-            }
-            if let Some(patience) = patience {
-                asked = asked.wait_for_approval(patience);
-            }
-            asked.begin_blocking()
-        });
+        };
         begun.map(Guard::new).map_err(|error| refused(&error))
+    }
+
+    /// Lets an action start, if nothing and nobody has to be waited for. None: something has to, and nothing has begun.
+    #[pyo3(signature = (action, cost_usd, tags, inputs, risk_level=None, approval_seconds=None, needs_approval=false, annotations=None))]
+    #[expect(clippy::too_many_arguments, reason = "Python passes each by itself")]
+    fn begin_at_once(
+        &self,
+        action: &str,
+        cost_usd: f64,
+        tags: Vec<String>,
+        inputs: &str,
+        risk_level: Option<&str>,
+        approval_seconds: Option<f64>,
+        needs_approval: bool,
+        annotations: Option<&str>,
+    ) -> PyResult<Option<Guard>> {
+        let wish = Wish {
+            action,
+            cost_usd,
+            tags,
+            inputs,
+            risk_level,
+            approval_seconds,
+            needs_approval,
+            annotations,
+        };
+        let begun = self.at_once(&wish)?.transpose();
+        begun.map(|guard| guard.map(Guard::new)).map_err(|error| refused(&error))
     }
 
     fn totals(&self, py: Python<'_>) -> PyResult<Totals> {

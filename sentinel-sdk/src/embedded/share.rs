@@ -25,6 +25,8 @@ const TIER: &str = "advisory";
 const UNCONFIGURED: &str = "unconfigured";
 /// Processes that died are looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How large a part of the ledger becomes: so large that the disk is rarely waited for, and so small that a process starts on it within a moment.
+const LIMITS: Limits = Limits { segment_bytes: 2 << 20, ..Limits::DEFAULT };
 /// Closed approvals that are remembered.
 const MOST_CLOSED: usize = 64;
 
@@ -122,7 +124,7 @@ impl Share {
     pub(super) fn join(ledger: &Path, name: &SessionName) -> Result<Self, Denial> {
         let (number, _) = Uuid::new_v4().as_u64_pair();
         let member = Member::new(number);
-        let shared = SharedAuthority::join(ledger, Limits::default(), member, now()).map_err(unavailable)?;
+        let shared = SharedAuthority::join(ledger, LIMITS, member, now()).map_err(unavailable)?;
         Ok(Self {
             shared,
             member,
@@ -136,8 +138,35 @@ impl Share {
         })
     }
 
+    /// Does something in this process's turn, if nobody else has it and nothing has to be waited for first.
+    pub(super) fn at_once<T>(
+        &mut self,
+        policy: &EmbeddedPolicy,
+        turn: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let is_free = self.follows(policy) && self.shared.reserve_turn();
+        is_free.then(|| {
+            let done = turn(self);
+            self.shared.give_back();
+            done
+        })
+    }
+
+    /// Whether this policy is in force.
+    fn follows(&self, policy: &EmbeddedPolicy) -> bool {
+        let sha256 = match policy {
+            EmbeddedPolicy::Failed(_) => return false,
+            EmbeddedPolicy::Unconfigured => "",
+            EmbeddedPolicy::Configured { sha256, .. } => sha256,
+        };
+        self.sha256.as_deref() == Some(sha256)
+    }
+
     /// Decides by this policy from now on.
     pub(super) fn follow(&mut self, policy: &EmbeddedPolicy) -> Result<(), Denial> {
+        if self.follows(policy) {
+            return Ok(());
+        }
         let (rules, name, sha256) = match policy {
             EmbeddedPolicy::Failed(cause) => return Err(invalid(cause.clone())),
             EmbeddedPolicy::Unconfigured => (Arc::new(Policy::empty()), UNCONFIGURED, ""),
@@ -145,9 +174,6 @@ impl Share {
                 (Arc::clone(policy), name.as_str(), sha256.as_str())
             }
         };
-        if self.sha256.as_deref() == Some(sha256) {
-            return Ok(());
-        }
         let now = now();
         let mut turn = self.shared.take_turn(now).map_err(unavailable)?;
         let authority = &mut *turn.authority;

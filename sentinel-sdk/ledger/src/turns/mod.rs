@@ -45,6 +45,13 @@ pub struct Turn<'turns> {
     is_next: bool,
 }
 
+/// A turn that was taken, for later.
+#[derive(Debug)]
+#[must_use = "nobody else has the turn until it is resumed and dropped"]
+pub struct Reserved {
+    is_next: bool,
+}
+
 /// What tells a process from the others that share the ledger, for as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member(u64);
@@ -130,6 +137,11 @@ impl Turns {
         Ok(before.map(|before| self.turn(before)))
     }
 
+    /// The turn that was reserved.
+    pub fn resume(&self, reserved: Reserved) -> Turn<'_> {
+        Turn { turns: self, is_next: reserved.is_next }
+    }
+
     fn turn(&self, before: Before) -> Turn<'_> {
         Turn { turns: self, is_next: before == Before::Same }
     }
@@ -172,6 +184,13 @@ impl Turns {
 }
 
 impl Turn<'_> {
+    /// Keeps the turn, to be resumed.
+    pub fn reserve(self) -> Reserved {
+        let is_next = self.is_next;
+        std::mem::forget(self);
+        Reserved { is_next }
+    }
+
     /// Whether nobody else has had a turn since this member's last one.
     #[must_use]
     pub const fn is_next(&self) -> bool {

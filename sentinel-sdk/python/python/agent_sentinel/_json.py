@@ -12,6 +12,8 @@ import re
 import uuid
 from typing import Any
 
+from . import _native
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")
 
 # Deeper nesting is cut: the ledger's readers have a limit too.
@@ -22,6 +24,18 @@ MOST_TEXT = 8192
 
 def encoded(value: Any) -> str:
     """The JSON text of a value."""
+    text = _native.json(value)
+    return _encoded(value) if text is None else text
+
+
+def encoded_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The JSON text of what a function is called with."""
+    text = _native.json_of_call(args, kwargs)
+    return _encoded({"args": args, "kwargs": kwargs}) if text is None else text
+
+
+def _encoded(value: Any) -> str:
+    """The same, for what isn't plain."""
     try:
         return json.dumps(value, default=_other, allow_nan=False, separators=(",", ":"))
     except Exception:  # a cycle, a key that is no text, NaN, a property that raises: one value at a time, then
