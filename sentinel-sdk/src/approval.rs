@@ -34,6 +34,11 @@ pub(crate) fn wish_of(reply: &Reply) -> Option<PendingApproval> {
     }
 }
 
+/// The denial where nobody is waited for; none where somebody is.
+pub(crate) fn unwaited(patience: Option<Duration>) -> Option<Denial> {
+    (patience == Some(Duration::ZERO)).then(|| because(Reason::ApprovalNeeded))
+}
+
 /// Waits until a human has spoken, or it is too late.
 pub(crate) async fn wait(
     client: &Client,
@@ -41,8 +46,8 @@ pub(crate) async fn wait(
     patience: Option<Duration>,
     waiting: Waiting,
 ) -> Word {
-    if patience == Some(Duration::ZERO) {
-        return Word::No(because(Reason::ApprovalNeeded));
+    if let Some(denial) = unwaited(patience) {
+        return Word::No(denial);
     }
     let at_most = Duration::from_millis(wish.expires_in_ms).saturating_add(AGENT_IS_LATE);
     let deadline = Deadline::after(patience.map_or(at_most, |patience| patience.min(at_most)));

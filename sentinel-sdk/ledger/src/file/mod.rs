@@ -28,10 +28,15 @@ pub struct Limits {
     pub quota_bytes: u64,
 }
 
-impl Default for Limits {
+impl Limits {
     /// 1 MiB, some 2,500 lines, is folded within a moment at a start; 8 GiB in all.
+    pub const DEFAULT: Self = Self { segment_bytes: 1 << 20, quota_bytes: 8 << 30 };
+}
+
+impl Default for Limits {
+    /// [`Limits::DEFAULT`].
     fn default() -> Self {
-        Self { segment_bytes: 1 << 20, quota_bytes: 8 << 30 }
+        Self::DEFAULT
     }
 }
 
@@ -355,6 +360,12 @@ impl FileLog {
 
     fn used(&self) -> u64 {
         self.rotated_bytes.saturating_add(self.length)
+    }
+
+    /// Whether what is in the file has to be looked at before anything can be appended.
+    #[must_use]
+    pub const fn is_poisoned(&self) -> bool {
+        self.poisoned
     }
 
     /// The file.
