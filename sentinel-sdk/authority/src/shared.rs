@@ -120,8 +120,9 @@ impl SharedAuthority {
 
     /// Takes this process's turn ahead, so that [`SharedAuthority::take_turn`] waits for nothing: neither for others, nor to read what they have
     /// written, nor for the disk. False where one of these would be needed; then there is no turn.
-    pub fn reserve_turn(&mut self) -> bool {
+    pub fn reserve_turn(&mut self, now: Now) -> bool {
         let would_wait = self.is_stale
+            || self.is_time_to_look(now)
             || self.is_behind
             || self.authority.log().chain().is_poisoned()
             || self.authority.log().chain().wants_rotation();
@@ -144,20 +145,30 @@ impl SharedAuthority {
         }
     }
 
+    fn is_time_to_look(&self, now: Now) -> bool {
+        now.elapsed >= self.looked_at.saturating_add(LOOK_EVERY)
+    }
+
     /// Waits for this process's turn, and catches up with the others.
     ///
     /// # Errors
     /// As [`SharedAuthority::join`]: nothing may be decided.
     pub fn take_turn(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
-        let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
+        let locks = self.locks.clone();
+        let failed = |cause| SharedError::Turns { path: locks.clone(), cause };
+        if self.reserved.is_none()
+            && self.is_time_to_look(now)
+            && !self.turns.is_at(&locks).map_err(failed)?
+        {
+            // Somebody has removed the folder, or the locks in it: those who share it anew do so by other ones.
+            *self = Self::open(&self.ledger, self.limits, self.turns.member(), now)?;
+        }
         let (turn, may_wait) = match self.reserved.take() {
             Some(reserved) => (self.turns.resume(reserved), false),
             None => (self.turns.take().map_err(failed)?, true),
         };
         self.is_behind |= !turn.is_next();
-        let looks = self.is_behind
-            || now.elapsed >= self.looked_at.saturating_add(LOOK_EVERY)
-            || self.authority.log().chain().is_poisoned();
+        let looks = self.is_behind || self.is_time_to_look(now) || self.authority.log().chain().is_poisoned();
         if looks && !self.is_stale {
             self.looked_at = now.elapsed;
             // Whatever goes wrong half way, the next turn begins anew.

@@ -149,7 +149,15 @@ impl Embedded {
     /// Answers as the host agent does.
     pub(crate) fn answer(&self, request: Request) -> Reply {
         let mut own = self.own_share().lock().unwrap_or_else(PoisonError::into_inner);
-        answered(request, self.share(&mut own))
+        if let (Request::End(_), Some(share)) = (&request, own.as_mut()) {
+            // What runs may end, whatever has become of the policy.
+            return answered(request, Ok(share));
+        }
+        let reply = answered(request.clone(), self.share(&mut own));
+        if own.as_mut().is_some_and(|share| share.forget_if_over(&reply)) {
+            return answered(request, self.share(&mut own));
+        }
+        reply
     }
 
     /// Answers a request that takes one turn, if nobody else has the turn and nothing else has to be waited for.
@@ -160,7 +168,9 @@ impl Embedded {
             Err(TryLockError::WouldBlock) => return None,
         };
         let share = own.as_mut()?;
-        share.at_once(&self.policy(), |share| answered(request, Ok(share)))
+        let reply = share.at_once(&self.policy(), |share| answered(request, Ok(share)))?;
+        // Then the session begins anew, which takes more than a turn.
+        (!share.forget_if_over(&reply)).then_some(reply)
     }
 
     /// Takes back an action that was let start and never ran.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use sentinel_authority::{Limits, Member, NewPolicy, SharedAuthority, SharedTurn, Step};
 use sentinel_engine::{ActionRequest, Event, Fact, Now, Operator, Policy, ScopeId};
-use sentinel_proto::app::{Answer, Begin, End, MAX_TAGS, PendingApproval, RequestId, Totals};
+use sentinel_proto::app::{Answer, Begin, End, MAX_TAGS, PendingApproval, Reply, RequestId, Totals};
 use sentinel_proto::{
     ActionId, ActionName, Annotations, ApprovalId, Decision, Denial, Money, Outcome, Payload, Reason,
     SessionId, SessionName, Tag,
@@ -144,12 +144,22 @@ impl Share {
         policy: &EmbeddedPolicy,
         turn: impl FnOnce(&mut Self) -> T,
     ) -> Option<T> {
-        let is_free = self.follows(policy) && self.shared.reserve_turn();
+        let is_free = self.follows(policy) && self.shared.reserve_turn(now());
         is_free.then(|| {
             let done = turn(self);
             self.shared.give_back();
             done
         })
+    }
+
+    /// Whether its session is over, which happens where somebody has taken its ledger away: it is to begin anew.
+    pub(super) fn forget_if_over(&mut self, reply: &Reply) -> bool {
+        let is_over = matches!(reply, Reply::Decision(answer)
+            if answer.denial.as_ref().is_some_and(|denial| denial.reason == Reason::SessionEnded));
+        if is_over {
+            self.sha256 = None;
+        }
+        is_over
     }
 
     /// Whether this policy is in force.

@@ -13,7 +13,7 @@ mod board;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -158,6 +158,25 @@ impl Turns {
 
     fn turn(&self, before: Before) -> Turn<'_> {
         Turn { turns: self, is_next: before == Before::Same }
+    }
+
+    /// This member.
+    #[must_use]
+    pub const fn member(&self) -> Member {
+        self.member
+    }
+
+    /// Whether the file with the locks is still the one at this path. Who comes later takes turns by another, where it was removed or replaced.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        match std::fs::symlink_metadata(path) {
+            Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether no other process is a member and lives.
