@@ -139,7 +139,10 @@ fn exec_entry(record: &KernelRecord, around: &Circumstances<'_>) -> Option<Entry
     let named = if given.is_absolute() {
         named(given)?
     } else {
-        around.folders.iter().find_map(|folder| named(&folder.join(given)))?
+        around
+            .folders
+            .iter()
+            .find_map(|folder| named(&folder.join(given.strip_prefix(".").unwrap_or(given))))?
     };
     let shown = |path: PathBuf| {
         let path = path.into_os_string().into_string().ok()?;
@@ -296,7 +299,7 @@ mod tests {
         assert_eq!(describe(&exec, &around).would_allow, None, "nobody knows where it works");
         around.folders = vec![PathBuf::from("/"), PathBuf::from("/usr/bin")];
         let text = describe(&exec, &around).would_allow.unwrap();
-        assert_eq!(text, "actions:\n  run:\n    grants:\n      exec:\n        - /usr/bin/./true");
+        assert_eq!(text, "actions:\n  run:\n    grants:\n      exec:\n        - /usr/bin/true");
     }
 
     #[test]
