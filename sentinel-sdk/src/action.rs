@@ -140,6 +140,9 @@ impl Action {
     ///
     /// # Errors
     /// It was denied, or the agent doesn't answer: it must not run.
+    ///
+    /// # Panics
+    /// In tokio, on a runtime that doesn't drive I/O or time.
     pub async fn begin(self) -> Result<AsyncGuard, Error> {
         self.ask_in_span(Waiting::of_caller()).await.map(AsyncGuard::new)
     }
@@ -153,6 +156,8 @@ impl Action {
     }
 
     async fn ask_in_span(self, waiting: Waiting) -> Result<InFlight, Error> {
+        #[cfg(feature = "embedded")]
+        crate::replay::refuse(&self.name)?;
         let span = ActionSpan::of(&self.name);
         span.told(self.ask(waiting).await)
     }

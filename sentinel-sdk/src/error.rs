@@ -20,6 +20,12 @@ pub struct Error(Box<Kind>);
 enum Kind {
     /// An action was denied: its body has not run.
     Denied { action: String, denial: Denial, approval: Option<ApprovalId>, client: Client },
+    /// A replay has no answer for it. Its body has not run.
+    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "only what decides for itself replays"))]
+    Diverged { action: String, cause: String },
+    /// A replay tells how it failed then. Its body has not run.
+    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "only what decides for itself replays"))]
+    Recorded { action: String, text: String },
     /// Something else was asked, and not answered.
     Unanswered { asked: &'static str, denial: Denial, client: Client },
 }
@@ -27,6 +33,16 @@ enum Kind {
 impl Error {
     pub(crate) fn denied(action: &str, denial: Denial, client: Client) -> Self {
         Self(Box::new(Kind::Denied { action: action.to_owned(), denial, approval: None, client }))
+    }
+
+    #[cfg(feature = "embedded")]
+    pub(crate) fn diverged(action: &str, cause: impl Into<String>) -> Self {
+        Self(Box::new(Kind::Diverged { action: action.to_owned(), cause: cause.into() }))
+    }
+
+    #[cfg(feature = "embedded")]
+    pub(crate) fn recorded(action: &str, text: String) -> Self {
+        Self(Box::new(Kind::Recorded { action: action.to_owned(), text }))
     }
 
     /// It waits for a human, and whoever asked doesn't.
@@ -56,12 +72,27 @@ impl Error {
         matches!(*self.0, Kind::Denied { .. })
     }
 
+    /// Whether a replay has no answer: the program does something else than was recorded. The action's body has not run.
+    #[must_use]
+    pub fn is_divergence(&self) -> bool {
+        matches!(*self.0, Kind::Diverged { .. })
+    }
+
+    /// How the action failed when it was recorded, where a replay tells it.
+    #[must_use]
+    pub fn recorded_error(&self) -> Option<&str> {
+        match &*self.0 {
+            Kind::Recorded { text, .. } => Some(text),
+            Kind::Denied { .. } | Kind::Diverged { .. } | Kind::Unanswered { .. } => None,
+        }
+    }
+
     /// Why the action was denied; none where no action was.
     #[must_use]
     pub fn denial(&self) -> Option<&Denial> {
         match &*self.0 {
             Kind::Denied { denial, .. } => Some(denial),
-            Kind::Unanswered { .. } => None,
+            Kind::Diverged { .. } | Kind::Recorded { .. } | Kind::Unanswered { .. } => None,
         }
     }
 
@@ -70,43 +101,52 @@ impl Error {
     pub fn approval(&self) -> Option<ApprovalId> {
         match &*self.0 {
             Kind::Denied { approval, .. } => *approval,
-            Kind::Unanswered { .. } => None,
+            Kind::Diverged { .. } | Kind::Recorded { .. } | Kind::Unanswered { .. } => None,
         }
     }
 
-    /// The denied action's name; none where no action was denied.
+    /// The name of the action whose body has not run; none where something else was asked.
     #[must_use]
     pub fn action(&self) -> Option<&str> {
         match &*self.0 {
-            Kind::Denied { action, .. } => Some(action),
+            Kind::Denied { action, .. } | Kind::Diverged { action, .. } | Kind::Recorded { action, .. } => {
+                Some(action)
+            }
             Kind::Unanswered { .. } => None,
         }
     }
 
-    /// The reason, for programs: `BUDGET_EXCEEDED`, `AGENT_UNAVAILABLE` and so on; see [`Reason`]. Today there always
-    /// is one.
+    /// The reason, for programs: `BUDGET_EXCEEDED`, `AGENT_UNAVAILABLE` and so on; see [`Reason`]. None where a replay says it.
     #[must_use]
     pub fn reason_code(&self) -> Option<&'static str> {
-        Some(self.reason().code())
+        self.reason().map(Reason::code)
     }
 
     /// What would be allowed instead, or what to do.
     #[must_use]
     pub fn way_out(&self) -> String {
-        self.reason().way_out()
+        match &*self.0 {
+            Kind::Denied { denial, .. } | Kind::Unanswered { denial, .. } => denial.reason.way_out(),
+            Kind::Diverged { .. } => "record the program anew, or replay it with `lenient`".to_owned(),
+            Kind::Recorded { .. } => "it failed so when it was recorded".to_owned(),
+        }
     }
 
     /// What the kernel refused to this process in the last ten seconds, newest last: asks the agent now, and blocks
     /// meanwhile. Empty where nothing was refused, and where the agent doesn't answer.
     #[must_use]
     pub fn kernel_denials(&self) -> Vec<KernelDenial> {
-        let (Kind::Denied { client, .. } | Kind::Unanswered { client, .. }) = &*self.0;
+        let (Kind::Denied { client, .. } | Kind::Unanswered { client, .. }) = &*self.0 else {
+            return Vec::new();
+        };
         client.kernel_denials_blocking(RECENT).unwrap_or_default()
     }
 
-    fn reason(&self) -> &Reason {
-        let (Kind::Denied { denial, .. } | Kind::Unanswered { denial, .. }) = &*self.0;
-        &denial.reason
+    fn reason(&self) -> Option<&Reason> {
+        match &*self.0 {
+            Kind::Denied { denial, .. } | Kind::Unanswered { denial, .. } => Some(&denial.reason),
+            Kind::Diverged { .. } | Kind::Recorded { .. } => None,
+        }
     }
 }
 
@@ -117,6 +157,9 @@ impl fmt::Display for Error {
             Kind::Denied { action, denial, .. } => {
                 write!(f, "action `{}` denied: {denial}", action.escape_debug())
             }
+            Kind::Diverged { action, cause } => write!(f, "action `{}`: {cause}", action.escape_debug()),
+            // As it was recorded.
+            Kind::Recorded { text, .. } => f.write_str(text),
             Kind::Unanswered { asked, denial, .. } => write!(f, "{asked}: {denial}"),
         }
     }

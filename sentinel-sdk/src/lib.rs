@@ -51,9 +51,31 @@
 //!
 //! Where the action had doors open, they are shut when the guarded function returns.
 //!
-//! # Costs and tags that only the running program knows
+//! # Costs that only the running program knows
 //!
-//! [`action`] builds an action without the attribute; see [`Action`].
+//! ```no_run
+//! use sentinel_sdk::guarded_action;
+//!
+//! struct Page {
+//!     text: String,
+//!     cost: f64,
+//! }
+//!
+//! // Expected before the body runs, by the arguments; told when it is done, by what came out.
+//! #[guarded_action(cost_usd = 0.001 * prompt.len() as f64, actual_cost_usd = |page: &Page| page.cost)]
+//! async fn complete(prompt: &str) -> Result<Page, sentinel_sdk::Error> {
+//!     Ok(Page { text: prompt.to_uppercase(), cost: 0.0004 })
+//! }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), sentinel_sdk::Error> {
+//! # println!("{}", complete("ferris").await?.text);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An amount that is none, as NaN or less than nothing, denies the action. For names and tags that only the running
+//! program knows, and for bodies that know what their failures cost, [`action`] builds an action without the attribute;
+//! see [`Action`].
 //!
 //! # What is recorded
 //!
@@ -62,11 +84,25 @@
 //! recorded before the body runs. Whatever must not stand in the ledger is left out with `skip(argument)`,
 //! `inputs = false` and `outputs = false`. Of more than 64 KiB only the beginning and a digest are kept.
 //!
+//! # Replay
+//!
+//! With the feature `embedded`, `replay::Replay` answers the actions whose attribute says `replay = true` with what a ledger holds.
+//!
 //! # Threads, runtimes and forks
 //!
 //! All threads and tasks of a process share what its actions open: one address space is one trust domain. Any number
 //! of threads and tokio runtimes may begin actions at once. A forked child is another process to the agent: it begins
 //! its own actions, on connections of its own, and a guard that it inherits says nothing.
+//!
+//! Nothing here panics, but for one: a tokio runtime has to drive I/O and time (`enable_all`), and tokio itself panics
+//! where it is asked to and can't. No body runs then.
+//!
+//! # In the program's own log
+//!
+//! Each action is a [`tracing`] span `guarded_action` of the target `sentinel_sdk`, with its `action`, and its `id` and
+//! `outcome` as soon as they are known. Bodies of guarded functions run in it. In it are events: that it was allowed
+//! and that it ended, for debugging; a denial, and an end that the agent didn't confirm, as warnings. Arguments and
+//! results aren't told there. Where nobody subscribes it costs next to nothing.
 
 #![deny(
     clippy::arithmetic_side_effects,
@@ -106,6 +142,26 @@ pub use error::Error;
 pub use explain::explain;
 pub use guard::{AsyncGuard, Ending, Guard, Settlement};
 pub use outcome::GuardedResult;
+/// # Examples
+///
+/// Without an agent the body doesn't run:
+///
+/// ```
+/// use sentinel_sdk::{Client, guarded_action};
+///
+/// #[guarded_action(name = "delete_account", cost_usd = 0.001 * accounts.len() as f64, skip(password))]
+/// fn delete(accounts: &[&str], password: &str) -> Result<usize, sentinel_sdk::Error> {
+///     unreachable!("nobody has allowed it: {accounts:?}, {password}")
+/// }
+///
+/// # fn main() -> Result<(), sentinel_sdk::Error> {
+/// Client::new("/nowhere/agent.sock").use_for_process()?;
+/// let error = delete(&["ann", "bob"], "hunter2").unwrap_err();
+/// assert!(error.is_denied());
+/// assert_eq!((error.action(), error.reason_code()), (Some("delete_account"), Some("AGENT_UNAVAILABLE")));
+/// # Ok(())
+/// # }
+/// ```
 pub use sentinel_macros::guarded_action;
 pub use sentinel_proto::app::KernelDenial;
 pub use sentinel_proto::{

@@ -33,6 +33,9 @@ pub trait GuardedResult {
     /// The result that says that the action was denied, and its body has not run.
     fn denied(error: Error) -> Self;
 
+    /// What the body would have returned.
+    fn succeeded(value: Self::Value) -> Self;
+
     /// What the body returned.
     ///
     /// # Errors
@@ -47,6 +50,10 @@ impl<T, E: From<Error>> GuardedResult for Result<T, E> {
 
     fn denied(error: Error) -> Self {
         Err(E::from(error))
+    }
+
+    fn succeeded(value: T) -> Self {
+        Ok(value)
     }
 
     fn as_result(&self) -> Result<&T, &E> {

@@ -2,10 +2,12 @@
 
 mod agent;
 
-use agent::Agent;
+use std::collections::HashSet;
+
+use agent::{Agent, block_on, fresh_path, of_process};
 use sentinel_proto::Outcome;
 use sentinel_proto::app::Request;
-use sentinel_sdk::{Client, Settlement};
+use sentinel_sdk::{Client, Error, Settlement, guarded_action};
 
 /// Runs this in a forked child, which exits without running anything of the test's; says whether all was well there.
 fn in_child(inner: impl FnOnce() -> bool) -> bool {
@@ -63,6 +65,64 @@ fn a_guard_that_a_child_inherits_says_nothing_there() {
     assert!(agent.ends("door").is_empty());
     assert_eq!(guard.unwrap().success(&()), Settlement::Acknowledged);
     assert_eq!(agent.end("door").outcome, Outcome::Success);
+}
+
+#[test]
+fn an_async_guard_that_a_child_inherits_says_nothing_there() {
+    let agent = Agent::start();
+    let client = Client::new(agent.path());
+    block_on(async {
+        let mut guard = Some(client.action("door").begin().await.unwrap());
+        assert!(in_child(|| {
+            drop(guard.take());
+            true
+        }));
+        assert!(agent.ends("door").is_empty());
+        assert_eq!(guard.unwrap().success(&()).await, Settlement::Acknowledged);
+    });
+    assert_eq!(agent.end("door").outcome, Outcome::Success);
+}
+
+#[guarded_action(cost_usd = 0.01)]
+fn door_guarded() -> Result<u32, Error> {
+    Ok(std::process::id())
+}
+
+#[guarded_action]
+async fn denied_guarded() -> Result<(), Error> {
+    std::process::abort()
+}
+
+#[test]
+fn guarded_functions_ask_for_the_child_that_calls_them() {
+    let agent = of_process();
+    door_guarded().unwrap();
+    // Two generations, the second of which is a runtime's too.
+    assert!(in_child(|| {
+        door_guarded().unwrap() == std::process::id()
+            && in_child(|| {
+                door_guarded().unwrap() == std::process::id()
+                    && block_on(denied_guarded()).unwrap_err().is_denied()
+            })
+    }));
+    let asked: HashSet<(u64, i32)> = agent
+        .seen()
+        .iter()
+        .filter(
+            |seen| matches!(&seen.request, Request::Begin(begin) if begin.action.as_str() == "door_guarded"),
+        )
+        .map(|seen| (seen.connection, seen.pid))
+        .collect();
+    assert_eq!(asked.len(), 3, "each on a connection of its own: {asked:?}");
+}
+
+#[test]
+fn a_child_has_the_client_of_its_parent() {
+    of_process();
+    assert!(in_child(|| {
+        let is_refused = Client::new(fresh_path()).use_for_process().is_err();
+        is_refused && sentinel_sdk::action("door_heir").begin_blocking().is_ok()
+    }));
 }
 
 #[test]

@@ -232,6 +232,70 @@ fn methods_can_be_guarded_and_may_lend_what_is_theirs() {
     assert_eq!(kwargs("buy"), serde_json::json!({"what": "tea"}));
 }
 
+trait Sells {
+    async fn sell(&self, what: &str) -> Result<String, Error>;
+
+    #[guarded_action]
+    async fn denied_by_default(&self) -> Result<(), Error> {
+        RAN.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Sells for Shop {
+    #[guarded_action]
+    async fn sell(&self, what: &str) -> Result<String, Error> {
+        tokio::task::yield_now().await;
+        Ok(format!("{what} of {}", self.orders.len()))
+    }
+}
+
+#[test]
+fn async_methods_of_traits_and_their_default_bodies_can_be_guarded() {
+    let shop = Shop { orders: vec!["tea".to_owned()] };
+    assert_eq!(block_on(shop.sell("tea")).unwrap(), "tea of 1");
+    let ran = RAN.load(Ordering::SeqCst);
+    assert!(block_on(shop.denied_by_default()).unwrap_err().is_denied());
+    assert_eq!(RAN.load(Ordering::SeqCst), ran);
+    assert_eq!(kwargs("sell"), serde_json::json!({"what": "tea"}));
+}
+
+/// # Safety
+/// The address is one of a byte.
+#[guarded_action(skip(address))]
+unsafe fn read_byte(address: *const u8, times: u8) -> Result<u8, Error> {
+    // SAFETY: as the caller promises.
+    Ok(unsafe { *address } * times)
+}
+
+#[test]
+fn an_unsafe_function_can_be_guarded_and_stays_unsafe() {
+    LazyLock::force(&AGENT);
+    // SAFETY: the byte lives through the call.
+    assert_eq!(unsafe { read_byte(&7, 2) }.unwrap(), 14);
+    assert_eq!(kwargs("read_byte"), serde_json::json!({"times": 2}));
+}
+
+#[guarded_action(name = "door_first_number")]
+fn first_number(text: &str) -> Result<u8, Box<dyn std::error::Error>> {
+    for word in text.split(' ') {
+        if let Ok(number) = word.parse() {
+            return Ok(number);
+        }
+    }
+    Err("no number")?
+}
+
+#[test]
+fn an_early_return_and_a_question_mark_end_the_action_and_no_more() {
+    LazyLock::force(&AGENT);
+    assert_eq!(first_number("a 7 9").unwrap(), 7);
+    assert_eq!(first_number("a b").unwrap_err().to_string(), "no number");
+    let ends = AGENT.ends("door_first_number");
+    let ended: Vec<_> = ends.iter().map(|end| (end.outcome, end.outputs.as_json())).collect();
+    assert_eq!(ended, [(Outcome::Success, "7"), (Outcome::Error, "\"no number\"")]);
+}
+
 struct Opaque;
 
 #[guarded_action]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agent::Agent;
 use sentinel_proto::Outcome;
+use sentinel_proto::app::Request;
 use sentinel_sdk::{Client, Settlement};
 use tokio::runtime::{Builder, Runtime};
 
@@ -91,6 +92,99 @@ fn what_was_asked_but_is_never_answered_costs_the_connection() {
         }
     });
     agent.wait_until_closed(1);
+}
+
+#[test]
+fn a_future_that_is_dropped_while_a_human_is_asked_leaves_the_wish_and_starts_nothing() {
+    let agent = Agent::start();
+    let client = Client::new(agent.path());
+    let is_awaited = || agent.seen().iter().any(|seen| matches!(seen.request, Request::AwaitApproval(_)));
+    runtime().block_on(async {
+        tokio::select! {
+            _ = client.action("ask-never").begin() => unreachable!("nobody speaks"),
+            () = async { while !is_awaited() { tokio::task::yield_now().await } } => {}
+        }
+        // Its connection, on which nobody waits any more, is over; the other is as good as before.
+        agent.wait_until_closed(1);
+        client.action("next").begin().await.unwrap().cancel().await;
+    });
+    assert_eq!(agent.begins("ask-never").len(), 1);
+    assert!(!agent.seen().iter().any(|seen| matches!(seen.request, Request::CancelApproval(_))));
+    assert_eq!(agent.accepted(), 2);
+}
+
+#[test]
+fn an_end_whose_future_is_dropped_half_way_stays_what_it_is() {
+    let agent = Agent::start();
+    let client = Client::new(agent.path());
+    runtime().block_on(async {
+        let guard = client.action("door-mute").begin().await.unwrap();
+        tokio::select! {
+            _ = guard.success(&7) => unreachable!("it is never answered"),
+            () = async { while agent.ends("door-mute").is_empty() { tokio::task::yield_now().await } } => {}
+        }
+    });
+    for end in agent.ends("door-mute") {
+        assert_eq!((end.outcome, end.outputs.as_json()), (Outcome::Success, "7"));
+    }
+}
+
+#[test]
+fn an_end_whose_future_is_never_polled_is_none() {
+    let agent = Agent::start();
+    let client = Client::new(agent.path());
+    runtime().block_on(async { drop(client.action("door").begin().await.unwrap().success(&7)) });
+    assert_eq!(agent.end("door").outcome, Outcome::Cancelled);
+}
+
+#[test]
+fn a_task_that_is_aborted_ends_its_action() {
+    let agent = Agent::start();
+    let client = Client::new(agent.path());
+    runtime().block_on(async {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            let _guard = client.action("door").begin().await.unwrap();
+            begun.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        has_begun.await.unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+    });
+    assert_eq!(agent.end("door").outcome, Outcome::Cancelled);
+}
+
+#[test]
+fn a_runtime_that_is_shut_down_ends_the_actions_of_its_tasks() {
+    let agent = Agent::start();
+    let client = Client::new(agent.path());
+    for runtime in [runtime(), Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()] {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let client = client.clone();
+        runtime.spawn(async move {
+            let _guard = client.action("door").begin().await.unwrap();
+            begun.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        runtime.block_on(has_begun).unwrap();
+        drop(runtime);
+    }
+    assert_eq!(agent.ends("door").iter().map(|end| end.outcome).collect::<Vec<_>>(), [Outcome::Cancelled; 2]);
+}
+
+#[test]
+fn an_async_guard_may_end_where_there_is_no_runtime() {
+    let agent = Agent::start();
+    let client = Client::new(agent.path());
+    let begin = || runtime().block_on(client.action("door").begin()).unwrap();
+    let guard = begin();
+    let end = std::pin::pin!(guard.success(&()));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert_eq!(end.poll(&mut context), std::task::Poll::Ready(Settlement::Acknowledged));
+    drop(begin());
+    let outcomes: Vec<Outcome> = agent.ends("door").iter().map(|end| end.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Success, Outcome::Cancelled]);
 }
 
 #[test]

@@ -6,12 +6,16 @@
 #![expect(clippy::expect_used, reason = "a harness fails by panicking")]
 
 mod host;
+mod laptop;
 mod programs;
+mod python;
 mod server;
 mod writer;
 
 pub use host::{Finished, Host, HostBuilder, Running, is_empty};
+pub use laptop::{Laptop, NOBODY};
 pub use programs::program;
+pub use python::{INTERPRETER, Python, make_writable};
 pub use server::{PAGE, Server};
 pub use writer::first_syscall_writer;
 

@@ -1,11 +1,11 @@
 //! Every case of `tests/conformance`, played through every way to reach the authority: the same answers, and the same lines in the ledger.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sentinel_tests::{Finished, Host, program};
+use sentinel_tests::{Finished, Host, INTERPRETER, Python, program};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -224,19 +224,12 @@ fn a_rust_application_that_decides_for_itself_conforms() {
     });
 }
 
-/// What `cargo xtask test` has built the Python package into, and the interpreter that any user may run.
-fn python() -> (PathBuf, &'static str) {
-    let site = std::env::var_os("SENTINEL_PYTHON_SITE")
-        .expect("the Python package is built by `cargo xtask test`; run that instead of `cargo test` alone");
-    (site.into(), "/usr/bin/python3")
-}
-
 #[test]
 fn a_python_application_that_decides_for_itself_conforms() {
-    let (site, interpreter) = python();
+    let site = Python::site();
     let conform = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/conform.py");
     play("Python, embedded", |case| {
-        let mut command = Command::new(interpreter);
+        let mut command = Command::new(INTERPRETER);
         command.arg(&conform).arg(calls(case)).env("PYTHONPATH", &site).env("CONFORM_POLICY", "policy.yaml");
         embedded(case, command)
     });
@@ -244,31 +237,14 @@ fn a_python_application_that_decides_for_itself_conforms() {
 
 #[test]
 fn a_python_application_of_the_host_agent_conforms() {
-    let (site, interpreter) = python();
     let conform = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/conform.py");
     play("Python, host", |case| {
         let host = Host::with_policy(case.policy.clone());
-        // A session's user can't read the checkout.
-        let copy = host.folder.join("python");
-        copy_folder(&site, &copy);
-        std::fs::copy(&conform, copy.join("conform.py")).unwrap();
-        let script = copy.join("conform.py").display().to_string();
-        let mut command = host.run_command(&[], &[interpreter, &script, &calls(case)]);
-        command.env("PYTHONPATH", &copy);
-        on_a_host(&host, case, command)
+        let python = Python::on(&host);
+        python.copy(&conform);
+        let script = python.folder.join("conform.py").display().to_string();
+        on_a_host(&host, case, python.command(&[&script, &calls(case)]))
     });
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Statements that need more than calls: a kill, another process, an operator. Where each is tested.
@@ -287,8 +263,25 @@ const ELSEWHERE: &[(u32, &str, &str)] = &[
     (60, "ledger", "every_block_can_be_read_as_an_intervention_with_agentsentinels_keys"),
 ];
 
-/// What the host agent answers for, of the behaviours of AgentSentinel's SDK.
-const STATEMENTS: &[std::ops::RangeInclusive<u32>] = &[12..=32, 34..=34, 37..=37, 45..=49, 57..=60];
+/// The behaviours of AgentSentinel's SDK, by number.
+const STATEMENTS: std::ops::RangeInclusive<u32> = 1..=70;
+
+/// The statements that tests of the Python package name: `def test_statement_NUMBER_…`.
+fn shown_in_python() -> Vec<(u32, String)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../sentinel-sdk/python/tests");
+    let mut shown = Vec::new();
+    for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_none_or(|extension| extension != "py") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        for name in text.lines().filter_map(|line| line.trim_start().strip_prefix("def test_statement_")) {
+            let number = name.split('_').next().and_then(|number| number.parse().ok());
+            shown.push((number.unwrap_or_else(|| panic!("`{name}` has no number")), name.to_owned()));
+        }
+    }
+    shown
+}
 
 #[test]
 fn every_statement_is_shown_by_a_case_or_a_test() {
@@ -304,7 +297,9 @@ fn every_statement_is_shown_by_a_case_or_a_test() {
         assert!(text.contains(&format!("#[test]\nfn {test}()")), "`{file}` has no test `{test}`");
         shown.entry(*statement).or_default().push((*test).to_owned());
     }
-    let missing: Vec<u32> =
-        STATEMENTS.iter().cloned().flatten().filter(|statement| !shown.contains_key(statement)).collect();
+    for (statement, test) in shown_in_python() {
+        shown.entry(statement).or_default().push(test);
+    }
+    let missing: Vec<u32> = STATEMENTS.filter(|statement| !shown.contains_key(statement)).collect();
     assert!(missing.is_empty(), "nothing shows the statements {missing:?}");
 }

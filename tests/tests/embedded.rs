@@ -97,6 +97,18 @@ fn a_budget_outlives_the_processes_that_spent_it() {
 }
 
 #[test]
+fn a_session_that_is_no_name_lets_nothing_start() {
+    let home = Home::with_policy("budgets: {session: 1.0}\n");
+    let in_session = |name: &str| {
+        let mut probe = home.probe(&["begin=call", "end"]);
+        probe.env("AGENT_SENTINEL_SESSION", name);
+        Finished::of(probe).lines()[0].to_owned()
+    };
+    assert_eq!(in_session("no name"), "begin=call deny INVALID_REQUEST");
+    assert_eq!(in_session("a-name"), "begin=call allow");
+}
+
+#[test]
 fn a_run_is_shared_by_its_processes_and_ends_with_the_last() {
     let home = Home::with_policy("budgets: {run: 1.0}\n");
     let first = Running::start(home.probe(&["begin=call,0.75", "end", "say=up", "sleep=60000"]));

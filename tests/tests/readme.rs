@@ -50,7 +50,7 @@ fn its_policy_is_valid_and_its_commands_without_a_daemon_work() {
         .into_iter()
         .filter(|command| command.iter().any(|word| word.contains("policy.yaml")))
         .collect();
-    assert_eq!(ours.len(), 2, "the README shows `policy check` and `run`: {ours:?}");
+    assert_eq!(ours.len(), 3, "the README shows `policy check`, `run` and `run --advisory`: {ours:?}");
     for arguments in ours {
         let mut command = Command::new(program("sentinel"));
         command.current_dir(&folder).env("AGENT_SENTINEL_HOME", &home).args(&arguments);

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::command::output_of;
 
 const PACKAGE: &str = "sentinel-sdk/python";
+const EXAMPLE: &str = "sentinel-sdk/proto/examples";
 /// What builds and checks it, from the package index that pip is set up for.
 const TOOLS: &[&str] = &["maturin==1.16.0", "mypy==1.18.2"];
 /// A session's user can't run one that is somewhere in root's home.
@@ -20,8 +21,12 @@ const INTERPRETER: &str = "/usr/bin/python3";
 pub(crate) struct Python {
     /// What `PYTHONPATH` has to name.
     pub(crate) site: PathBuf,
+    /// The folder of its wheel.
+    pub(crate) wheels: PathBuf,
     tools: PathBuf,
     tests: PathBuf,
+    /// The client that `PROTOCOL.md` shows. Its tests are the protocol's.
+    example: PathBuf,
 }
 
 /// Builds and installs it.
@@ -52,7 +57,8 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Python> {
     let mut install = pip();
     install.args(["--no-deps", "--target"]).arg(&site).arg(wheel);
     output_of(install, "pip install of the wheel")?;
-    Ok(Python { site, tools, tests: root.join(PACKAGE).join("tests") })
+    let (tests, example) = (root.join(PACKAGE).join("tests"), root.join(EXAMPLE));
+    Ok(Python { site, wheels, tools, tests, example })
 }
 
 fn pip() -> Command {
@@ -101,7 +107,7 @@ impl Python {
             let mut mypy = Command::new("python3");
             mypy.args(["-m", "mypy", "--strict", "--python-version", "3.9", "--cache-dir"])
                 .arg(self.tools.join("cache"))
-                .arg(self.site.join("agent_sentinel"))
+                .args([&self.site.join("agent_sentinel"), &self.example])
                 .env("PYTHONPATH", &self.tools);
             output_of(mypy, "mypy --strict")?;
             return Ok(1);

@@ -222,7 +222,10 @@ fn run_target(
     count: &mut Count,
 ) -> anyhow::Result<bool> {
     let mut command = target.command();
-    command.args(filter).env("SENTINEL_PYTHON_SITE", &python.site);
+    command
+        .args(filter)
+        .env("SENTINEL_PYTHON_SITE", &python.site)
+        .env("SENTINEL_PYTHON_WHEELS", &python.wheels);
     if !soak.is_empty() {
         // A filter is a part of a name, what is skipped a whole one.
         if filter.is_none() {

@@ -2,11 +2,13 @@
 
 pub mod approvals;
 mod conversation;
+mod embedded;
 pub mod ledger;
 pub mod operate;
 pub mod policy;
 pub mod private_agent;
 pub mod run;
+pub mod session;
 pub mod status;
 pub mod terminal;
 pub mod why;
@@ -42,6 +44,9 @@ enum Command {
     Kill(operate::SessionArguments),
     /// Kills all sessions of a running agent
     StopAll(conversation::AgentArguments),
+    /// Gives a session its budgets back
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     /// Has a running agent read its policies anew: all of them hold afterwards, or nothing changes
     Reload(conversation::AgentArguments),
     /// Works on policies
@@ -79,6 +84,7 @@ impl CommandLine {
             Command::Resume(arguments) => operate::resume(arguments),
             Command::Kill(arguments) => operate::kill(arguments),
             Command::StopAll(arguments) => operate::stop_all(arguments),
+            Command::Session(command) => session::carry_out(command),
             Command::Reload(arguments) => operate::reload(arguments),
             Command::Policy(PolicyCommand::Check { file }) => policy::check(file),
             Command::Policy(PolicyCommand::Explain(arguments)) => policy::explain(arguments),

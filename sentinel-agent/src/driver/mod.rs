@@ -44,6 +44,7 @@ use crate::ids::Ids;
 use crate::intake::{Intake, Lane};
 use actions::InFlight;
 use approvals::Waiting;
+pub(crate) use operators::budgets_back;
 use processes::Process;
 use sessions::Session;
 

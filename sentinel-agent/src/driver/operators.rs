@@ -7,7 +7,7 @@ use sentinel_authority::Log;
 use sentinel_engine::{Event, SessionEnding};
 use sentinel_proto::admin::{ApprovalList, Done, Reply, Request, SessionStatus, Status, Welcome};
 use sentinel_proto::app::{RefusalCode, RequestId};
-use sentinel_proto::{Money, SessionId, VERSION};
+use sentinel_proto::{Money, SessionId, SessionName, VERSION};
 
 use super::Driver;
 use super::sessions::Session;
@@ -54,6 +54,9 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             Request::Pause(of) => answer(connection, of.request, self.pause(&of.session, sender.uid)),
             Request::Resume(of) => answer(connection, of.request, self.resume(&of.session, sender.uid)),
             Request::Kill(of) => answer(connection, of.request, self.kill(&of.session, sender.uid)),
+            Request::ResetSession(of) => {
+                answer(connection, of.request, self.reset_session(&of.session, sender.uid));
+            }
             Request::Attach(attach) => {
                 answer(connection, attach.request, self.attach(connection, attach.session));
             }
@@ -113,6 +116,23 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         Ok(format!("session `{name}` is killed"))
     }
 
+    fn reset_session(&mut self, name: &str, operator: u32) -> Result<String, Refusal> {
+        // What a named session has spent outlives it.
+        let is_over = || self.authority.state().session_named(&SessionName::new(name).ok()?);
+        let session = match self.session_called(name) {
+            Ok(session) => session,
+            Err((code, _)) => is_over().ok_or_else(|| {
+                (code, format!("no session `{name}` is running or has spent anything; see `sentinel status`"))
+            })?,
+        };
+        let spent = self.authority.state().totals(session).map_or(Money::ZERO, |totals| totals.session);
+        let step = self.ordered(Event::SessionReset { session, operator })?;
+        // The baseline network may open again.
+        self.shut(&step.effects);
+        let reserved = self.authority.state().totals(session).map_or(Money::ZERO, |totals| totals.session);
+        Ok(budgets_back(name, spent, reserved))
+    }
+
     fn stop_all(&mut self, operator: u32) -> Result<String, Refusal> {
         let written = self.ordered(Event::Kill { session: None, operator });
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();
@@ -165,6 +185,17 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     }
 }
 
+/// What an operator is told of a session that begins anew; `spent` had what it reserves in it.
+#[must_use]
+pub(crate) fn budgets_back(name: &str, spent: Money, reserved: Money) -> String {
+    let spent = spent.saturating_sub(reserved);
+    let in_flight = match reserved {
+        Money::ZERO => String::new(),
+        reserved => format!("; {reserved} USD stay reserved by what is in flight"),
+    };
+    format!("session `{name}` has its budgets back: {spent} USD were spent{in_flight}")
+}
+
 /// Why an order is not carried out.
 pub(super) type Refusal = (RefusalCode, String);
 
@@ -186,6 +217,8 @@ fn request_number(request: &Request) -> Option<RequestId> {
         Request::Attach(attach) => Some(attach.request),
         Request::Approve(approve) => Some(approve.request),
         Request::Reject(reject) => Some(reject.request),
-        Request::Pause(of) | Request::Resume(of) | Request::Kill(of) => Some(of.request),
+        Request::Pause(of) | Request::Resume(of) | Request::Kill(of) | Request::ResetSession(of) => {
+            Some(of.request)
+        }
     }
 }

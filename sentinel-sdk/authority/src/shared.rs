@@ -24,6 +24,9 @@ pub enum SharedError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A visitor finds nobody's ledger.
+    #[error("there is no `{0}`: no program has shared a ledger in that folder")]
+    Missing(PathBuf),
     /// The ledger's.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -60,10 +63,34 @@ impl SharedAuthority {
     /// # Errors
     /// A host agent writes it, its chain is broken, or the system says no.
     pub fn join(ledger: &Path, limits: Limits, member: Member, now: Now) -> Result<Self, SharedError> {
-        let locks = ledger.with_extension("lock");
+        Self::open(ledger, limits, Some(member), now)
+    }
+
+    /// Opens a ledger that processes share without being one of them: for none of them it counts as alive, so no run goes on because of it. What it
+    /// has in flight is nobody's; so it should begin nothing.
+    ///
+    /// # Errors
+    /// There is none, or as [`SharedAuthority::join`]. Nothing is made.
+    pub fn visit(ledger: &Path, limits: Limits, now: Now) -> Result<Self, SharedError> {
+        for file in [locks_of(ledger), ledger.to_owned()] {
+            match std::fs::symlink_metadata(&file) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(SharedError::Missing(file));
+                }
+                Err(cause) => return Err(SharedError::Turns { path: file, cause }),
+            }
+        }
+        Self::open(ledger, limits, None, now)
+    }
+
+    fn open(ledger: &Path, limits: Limits, member: Option<Member>, now: Now) -> Result<Self, SharedError> {
+        let locks = locks_of(ledger);
         let failed = |cause| SharedError::Turns { path: locks.clone(), cause };
         let turns = Turns::open(&locks).map_err(failed)?;
-        turns.join(member).map_err(failed)?;
+        if let Some(member) = member {
+            turns.join(member).map_err(failed)?;
+        }
         let turn = turns.take().map_err(failed)?;
         let OpenedLedger { ledger: log, state, gap, .. } = FileLedger::open_shared(ledger, limits, now)?;
         let mut authority = Authority::going_on(log, state);
@@ -125,6 +152,11 @@ impl Drop for SharedTurn<'_> {
         // The part goes on where a new one can't be begun; it is tried again.
         let _later = self.authority.rotate_if(false, self.now);
     }
+}
+
+/// The file with the locks of those that share a ledger.
+fn locks_of(ledger: &Path) -> PathBuf {
+    ledger.with_extension("lock")
 }
 
 /// What is missing of the ledger is recorded before anything else.

@@ -6,7 +6,7 @@
 use proc_macro2::{Literal, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned as _;
-use syn::{Expr, Ident, ItemFn, ReturnType, parse_quote};
+use syn::{Expr, Ident, ItemFn, ReturnType, Type, parse_quote};
 
 use crate::attribute::{Cost, Options, unseen};
 use crate::signature;
@@ -50,9 +50,11 @@ pub(crate) fn guarded(options: &Options, function: ItemFn) -> TokenStream {
         quote!(::sentinel_sdk::macro_support::call(&#guard, move || -> #output #block))
     };
     let ended = ended(options, is_async, &guard, &result);
+    let replayed = options.replay.then(|| replayed(&output));
     let begun = quote_spanned! {unseen()=>
         // Each of these may be written in terms of the arguments, so none of them may see the others' names.
         let (declared, inputs) = (#declared, #inputs);
+        #replayed
         match #begin {
             ::core::result::Result::Ok(guard) => guard,
             ::core::result::Result::Err(error) => #denied,
@@ -65,6 +67,22 @@ pub(crate) fn guarded(options: &Options, function: ItemFn) -> TokenStream {
             let #result: #output = #body;
             { #ended }
             #result
+        }
+    }
+}
+
+/// Returns what a replay answers, where one goes on.
+fn replayed(output: &Type) -> TokenStream {
+    let at_output = output.span().resolved_at(unseen());
+    quote_spanned! {at_output=>
+        match ::sentinel_sdk::macro_support::replayed::<<#output as ::sentinel_sdk::GuardedResult>::Value>(&declared, &inputs) {
+            ::core::option::Option::None => {}
+            ::core::option::Option::Some(::core::result::Result::Ok(value)) => {
+                return ::sentinel_sdk::GuardedResult::succeeded(value)
+            }
+            ::core::option::Option::Some(::core::result::Result::Err(error)) => {
+                return ::sentinel_sdk::GuardedResult::denied(error)
+            }
         }
     }
 }

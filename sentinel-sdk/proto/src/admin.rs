@@ -30,6 +30,8 @@ pub enum Request {
     Resume(OfSession),
     /// Kills a session's processes and ends it; answered by [`Reply::Done`].
     Kill(OfSession),
+    /// Gives a session its budgets back, but for the day's, which is not its own. One that has a name may be over. Answered by [`Reply::Done`].
+    ResetSession(OfSession),
     /// A launcher is back at its session, after the agent was started anew: the session ends with this connection. Answered by [`Reply::Done`].
     Attach(Attach),
     /// Kills all sessions; answered by [`Reply::Done`].

@@ -65,12 +65,12 @@ pub struct Begin {
     /// How risky the application takes it to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk_level: Option<RiskLevel>,
-    /// Whether the application itself wants a human's word first, whatever the policy says.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub needs_approval: bool,
     /// What it is called with; recorded, not decided on.
     #[serde(default)]
     pub inputs: Payload,
+    /// Whether the application itself wants a human's word first, whatever the policy says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_approval: bool,
     /// What else is to be recorded of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Box<Annotations>>,

@@ -82,6 +82,26 @@ fn each_kind_of_message_and_each_code_has_its_row() {
 }
 
 #[test]
+fn the_characters_that_names_can_not_have_are_spelled() {
+    let (_, ranges) = DOCUMENT.split_once("Not allowed are control characters").unwrap();
+    let ranges: Vec<(u32, u32)> = ranges
+        .split("Money:")
+        .next()
+        .unwrap()
+        .split(['(', ')', ',', '\n', ' '])
+        .filter_map(|range| range.strip_prefix("U+")?.split_once("–U+"))
+        .map(|(first, last)| {
+            (u32::from_str_radix(first, 16).unwrap(), u32::from_str_radix(last, 16).unwrap())
+        })
+        .collect();
+    assert_eq!(ranges.len(), 6);
+    for character in (0..=u32::from(char::MAX)).filter_map(char::from_u32) {
+        let spelled = ranges.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(character)));
+        assert_eq!(Tag::new(character.to_string()).is_err(), spelled, "{character:?}");
+    }
+}
+
+#[test]
 fn the_limits_are_those_that_hold() {
     let thousands = |number: u64| {
         let digits = number.to_string();

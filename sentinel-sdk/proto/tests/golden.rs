@@ -333,6 +333,7 @@ fn an_operators_requests() {
     check("admin-request-pause", &admin::Request::Pause(of(6)));
     check("admin-request-resume", &admin::Request::Resume(of(7)));
     check("admin-request-kill", &admin::Request::Kill(of(8)));
+    check("admin-request-reset-session", &admin::Request::ResetSession(of(12)));
     let attach = Attach { request: 11, session: SessionId(3) };
     check("admin-request-attach", &admin::Request::Attach(attach));
     check("admin-request-stop-all", &admin::Request::StopAll(Ask { request: 9 }));

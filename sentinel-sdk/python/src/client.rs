@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use sentinel_proto::{ActionName, Annotations, ApprovalId, Money, Outcome, Payload, Tag};
+use sentinel_sdk::Error;
 use sentinel_sdk::embedded::{Embedded, EmbeddedPolicy, Record};
 
 use crate::guard::Guard;
-use crate::refusal::{denied, invalid, refused};
+use crate::refusal::{Refused, denied, invalid, refused};
+
+/// While a human is waited for, Ctrl-C is answered after so long.
+const SIGNALS_ARE_LOOKED_FOR: Duration = Duration::from_millis(50);
 
 /// A way to whoever decides.
 #[pyclass(frozen, module = "agent_sentinel._native")]
@@ -77,25 +82,13 @@ impl Client {
             .map(Duration::try_from_secs_f64)
             .transpose()
             .map_err(|error| invalid(&format!("an approval can't be waited for: {error}")))?;
-        let begun = py.detach(|| {
-            let mut asked = self.0.action(action).cost_usd(cost_usd).inputs_json(&inputs);
-            if let Some(annotations) = annotations {
-                asked = asked.annotations(annotations);
+        let asked = Asked { action, cost_usd, tags, inputs, risk_level, needs_approval, annotations };
+        let begun = match py.detach(|| asked.begin(&self.0, Some(Duration::ZERO))) {
+            Err(error) if waits_for_human(&error) && patience != Some(Duration::ZERO) => {
+                asked.begin_when_approved(py, &self.0, patience)?
             }
-            for tag in tags {
-                asked = asked.tag(tag);
-            }
-            if let Some(level) = risk_level {
-                asked = asked.risk_level(level);
-            }
-            if needs_approval {
-                asked = asked.needs_approval();
-            }
-            if let Some(patience) = patience {
-                asked = asked.wait_for_approval(patience);
-            }
-            asked.begin_blocking()
-        });
+            begun => begun,
+        };
         begun.map(Guard::new).map_err(|error| refused(&error))
     }
 
@@ -116,7 +109,8 @@ impl Client {
         match text.map(|text| EmbeddedPolicy::parse(name, text)) {
             None => embedded.set_policy(EmbeddedPolicy::Unconfigured),
             Some(Ok(policy)) => embedded.set_policy(policy),
-            Some(Err(error)) => return Err(invalid(&error.to_string())),
+            // Its problems, each at its place: they are the whole message.
+            Some(Err(error)) => return Err(Refused::new_err(("INVALID_POLICY", error.to_string(), "{}"))),
         }
         Ok(())
     }
@@ -216,6 +210,75 @@ impl Client {
             py.detach(|| self.0.kernel_denials_blocking(within)).map_err(|error| refused(&error))?;
         Ok(denials.into_iter().map(|one| (one.id, one.attempt, one.fate, one.would_allow)).collect())
     }
+}
+
+/// An action that is asked for.
+#[derive(Debug)]
+struct Asked {
+    action: String,
+    cost_usd: f64,
+    tags: Vec<String>,
+    inputs: String,
+    risk_level: Option<String>,
+    needs_approval: bool,
+    annotations: Option<Annotations>,
+}
+
+impl Asked {
+    /// Blocks, and answers no signal.
+    fn begin(
+        &self,
+        client: &sentinel_sdk::Client,
+        patience: Option<Duration>,
+    ) -> Result<sentinel_sdk::Guard, Error> {
+        let mut asked = client.action(self.action.as_str()).cost_usd(self.cost_usd).inputs_json(&self.inputs);
+        if let Some(annotations) = &self.annotations {
+            asked = asked.annotations(annotations.clone());
+        }
+        for tag in &self.tags {
+            asked = asked.tag(tag.as_str());
+        }
+        if let Some(level) = &self.risk_level {
+            asked = asked.risk_level(level.as_str());
+        }
+        if self.needs_approval {
+            asked = asked.needs_approval();
+        }
+        if let Some(patience) = patience {
+            asked = asked.wait_for_approval(patience);
+        }
+        asked.begin_blocking()
+    }
+
+    /// Waits for a human in a thread of its own, so that Ctrl-C ends the wait. What is let start after that is ended as cancelled.
+    fn begin_when_approved(
+        self,
+        py: Python<'_>,
+        client: &sentinel_sdk::Client,
+        patience: Option<Duration>,
+    ) -> PyResult<Result<sentinel_sdk::Guard, Error>> {
+        let (tell, mut told) = mpsc::sync_channel(1);
+        let client = client.clone();
+        std::thread::Builder::new().name("sentinel-approval".to_owned()).spawn(move || {
+            // Where nobody listens any more, the guard is dropped.
+            drop(tell.send(self.begin(&client, patience)));
+        })?;
+        loop {
+            let answer;
+            (answer, told) = py.detach(move || (told.recv_timeout(SIGNALS_ARE_LOOKED_FOR), told));
+            match answer {
+                Ok(begun) => return Ok(begun),
+                Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(invalid("its wait for an approval broke off"));
+                }
+            }
+        }
+    }
+}
+
+fn waits_for_human(error: &Error) -> bool {
+    error.reason_code() == Some("APPROVAL_NEEDED")
 }
 
 fn in_dollars(totals: sentinel_sdk::Totals) -> Totals {

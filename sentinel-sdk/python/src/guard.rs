@@ -21,6 +21,16 @@ impl Guard {
     }
 }
 
+impl Drop for Guard {
+    /// Says that it was cancelled, where nobody has said how it ended.
+    fn drop(&mut self) {
+        if let Some(guard) = self.guard.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            // Waits for the agent or the ledger. Where the interpreter is no longer there, nobody waits for its lock either.
+            let _interpreter = Python::try_attach(|py| py.detach(|| drop(guard)));
+        }
+    }
+}
+
 #[pymethods]
 impl Guard {
     /// The action's id, as in the ledger.

@@ -3,6 +3,29 @@
 //! Same decisions, same ledger, but advisory: whoever shares the process, or can write its folder, can get around it. Nothing is enforced by the
 //! kernel. Processes that name the same folder share budgets, rates and the ledger.
 //!
+//! # Examples
+//! ```
+//! use sentinel_sdk::Client;
+//! use sentinel_sdk::embedded::{Embedded, EmbeddedPolicy};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let home = std::env::temp_dir().join(format!("sentinel-doc-{}", std::process::id()));
+//! let embedded = Embedded::new(&home);
+//! embedded.set_policy(EmbeddedPolicy::parse("example", "budgets: {session: 0.05}")?);
+//! let client = Client::embedded(embedded);
+//!
+//! let mut guard = client.action("summarise").cost_usd(0.04).begin_blocking()?;
+//! guard.actual_cost_usd(0.03)?;
+//! guard.success("Doors are shut.");
+//! let error = client.action("summarise").cost_usd(0.04).begin_blocking().unwrap_err();
+//! assert_eq!(error.reason_code(), Some("BUDGET_EXCEEDED"));
+//! assert_eq!(client.totals_blocking()?.session_usd.to_string(), "0.03");
+//! # std::fs::remove_dir_all(home)?;
+//! # Ok(())
+//! # }
+//! ```
+//! For `#[guarded_action]` see [`Client::use_for_process`](crate::Client::use_for_process).
+//!
 //! Invariant: an authority that can't take its turn, or whose policy could not be read, lets nothing start.
 
 mod policy;

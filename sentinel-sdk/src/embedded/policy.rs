@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use sentinel_engine::Policy;
+use sentinel_engine::{Approvals, Budgets, Policy};
 use sentinel_proto::Money;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -76,11 +76,12 @@ impl EmbeddedPolicy {
         Self::Failed(error.0)
     }
 
-    /// Budgets, lists, rates and strictness, with the policy's own keys. Null where there is no policy.
+    /// Budgets, lists, rates, strictness and approvals, with the keys of AgentSentinel's configuration; `is_whole` tells whether that is all that the
+    /// policy says. Null where there is no policy.
     #[must_use]
     pub fn summary(&self) -> serde_json::Value {
         let Self::Configured { policy, .. } = self else { return serde_json::Value::Null };
-        let budgets = &policy.budgets;
+        let (budgets, approvals) = (&policy.budgets, policy.approvals.as_ref());
         let actions: BTreeMap<&str, Money> =
             budgets.actions.iter().map(|(name, limit)| (name.as_str(), limit.amount)).collect();
         let rates: BTreeMap<&str, serde_json::Value> = policy
@@ -99,6 +100,15 @@ impl EmbeddedPolicy {
             "allowed_actions": policy.allowed.as_ref().map(|list| list.names.keys().collect::<Vec<_>>()),
             "rate_limits": rates,
             "strict_mode": policy.strict,
+            "require_approval": policy.approvals.is_some(),
+            "approval_actions": approvals.map(|rules| rules.actions.keys().collect::<Vec<_>>()).unwrap_or_default(),
+            "approval_tags": approvals.map(|rules| rules.tags.keys().collect::<Vec<_>>()).unwrap_or_default(),
+            "approval_risk_levels": approvals
+                .map(|rules| rules.risk_levels.iter().map(|(level, _)| level).collect::<Vec<_>>())
+                .unwrap_or_default(),
+            "approval_threshold_usd": approvals.and_then(|rules| rules.from_cost).map(|limit| limit.amount),
+            "approval_timeout_seconds": approvals.map_or(Approvals::DEFAULT_TIMEOUT, |rules| rules.timeout).as_secs(),
+            "is_whole": is_whole(policy),
         })
     }
 
@@ -107,4 +117,18 @@ impl EmbeddedPolicy {
     pub const fn is_configured(&self) -> bool {
         !matches!(self, Self::Unconfigured)
     }
+}
+
+/// Whether a policy says nothing but what its summary tells.
+fn is_whole(policy: &Policy) -> bool {
+    let rest = Policy {
+        budgets: Budgets { session: None, run: None, actions: BTreeMap::new(), ..policy.budgets.clone() },
+        denied: BTreeMap::new(),
+        allowed: None,
+        rates: BTreeMap::new(),
+        strict: true,
+        approvals: policy.approvals.clone().filter(|approvals| approvals.approvers.is_some()),
+        ..policy.clone()
+    };
+    rest == Policy::empty()
 }

@@ -74,6 +74,29 @@ impl Declared {
     }
 }
 
+/// What a replay answers to this call; none where no replay goes on.
+#[must_use]
+pub fn replayed<T: serde::de::DeserializeOwned>(
+    declared: &Declared,
+    inputs: &Inputs,
+) -> Option<Result<T, Error>> {
+    #[cfg(feature = "embedded")]
+    {
+        let name = declared.name;
+        let made = |outputs: Payload| {
+            serde_json::from_str(outputs.as_json()).map_err(|error| {
+                Error::diverged(name, format!("what was recorded is no such value: {error}"))
+            })
+        };
+        Some(crate::replay::answer(name, &inputs.payload())?.and_then(made))
+    }
+    #[cfg(not(feature = "embedded"))]
+    {
+        let _nobody_replays = (declared, inputs);
+        None
+    }
+}
+
 /// Computes an expected cost.
 pub fn expected_cost(dollars: impl FnOnce() -> f64) -> f64 {
     dollars()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use sentinel_proto::FrameError;
 use sentinel_proto::app::{RefusalCode, Refused};
 
+use super::advisory;
 use super::notice::say;
 use crate::cli::private_agent::PrivateAgentError;
 use crate::session::launch::{LAUNCH_FAILED, LaunchError, NOT_EXECUTABLE, NOT_FOUND};
@@ -21,8 +22,8 @@ pub(super) enum Failure {
     InsideSession(String),
     #[error(
         "only root can start an agent for a policy's file; use sudo, or name a policy of a running agent as a member of \
-         the group `sentinel`, or leave `sentinel run` out: the SDK then keeps budgets itself (embedded mode), \
-         without the kernel"
+         the group `sentinel`, or add --advisory: the SDK then keeps to the policy by itself (embedded mode), and \
+         nothing is enforced"
     )]
     PrivateNeedsRoot,
     #[error("the policy `{path}` can't be read: {source}; check the path and who may read it", path = path.display())]
@@ -50,13 +51,17 @@ pub(super) enum Failure {
     #[error("{0}")]
     PrivateAgent(#[from] PrivateAgentError),
     #[error(
-        "no agent answers at `{socket}`: {source}; start sentinel-agent, or, as root, give a policy's file (a path with \
-         a `/`) for an agent of its own; without both, leave `sentinel run` out: the SDK then keeps budgets itself \
-         (embedded mode), without the kernel",
+        "no agent answers at `{socket}`: {source}; start sentinel-agent, for root and the group `sentinel`; or use sudo with \
+         a policy's file (a path with a `/`), for an agent of its own; or --advisory with a policy's file: the SDK then \
+         keeps to it by itself (embedded mode), and nothing is enforced",
         socket = socket.display()
     )]
     NoAgent { socket: PathBuf, source: io::Error },
-    #[error("you may not use the agent at `{socket}`; use sudo, or join the group `sentinel`", socket = socket.display())]
+    #[error(
+        "you may not use the agent at `{socket}`; use sudo, or join the group `sentinel`, or use --advisory with a policy's \
+         file: the SDK then keeps to it by itself (embedded mode), and nothing is enforced",
+        socket = socket.display()
+    )]
     Forbidden { socket: PathBuf },
     #[error("the agent can't be talked to: {0}")]
     Conversation(#[source] io::Error),
@@ -70,6 +75,8 @@ pub(super) enum Failure {
     NotEnforced(String),
     #[error("CMD is not started: {0}")]
     Launch(#[from] LaunchError),
+    #[error("`{program}` can't be executed: {source}", program = program.display())]
+    Exec { program: PathBuf, source: io::Error },
     #[error("CMD can't be watched: {0}; it is killed")]
     Watch(#[source] io::Error),
 }
@@ -93,7 +100,8 @@ impl Failure {
             | Self::NotEnforced(_) => 69,
             Self::Launch(LaunchError::Refused { exit_code, .. }) => *exit_code,
             Self::Launch(_) | Self::Watch(_) | Self::WorkingFolder(_) => LAUNCH_FAILED,
-            Self::ProgramNotExecutable(_) => NOT_EXECUTABLE,
+            Self::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
+            Self::ProgramNotExecutable(_) | Self::Exec { .. } => NOT_EXECUTABLE,
             Self::ProgramNotFound(_) => NOT_FOUND,
         }
     }
@@ -105,6 +113,7 @@ impl Failure {
             Self::InvalidPolicy(report) => {
                 let _closed = io::stderr().write_all(report.as_bytes());
             }
+            Self::Exec { .. } => advisory::say(&self.to_string()),
             _ => say(&self.to_string()),
         }
     }

@@ -3,6 +3,7 @@
 //! Invariant: the command's process is forked while this one has a single thread, and executes nothing before the agent
 //! has enrolled it. Whatever fails on the way, no command runs.
 
+mod advisory;
 mod failure;
 mod notice;
 mod operator;
@@ -38,19 +39,24 @@ Exit status: CMD's own, or 128 and the number of the signal that killed it. Else
   78   the policy is invalid
   125  CMD could not be held as it must be, or its own agent died
   126  CMD can't be executed
-  127  CMD isn't there")]
+  127  CMD isn't there
+With --advisory CMD takes this command's place: signals reach it, and it ends as it ends.")]
 pub struct RunArguments {
     /// A policy's file (a path with a `/`, or ending in .yaml or .yml), for an agent of its own, as root; or the name
-    /// of a policy that a running agent has.
-    #[arg(long, value_name = "FILE|NAME")]
-    pub policy: OsString,
+    /// of a policy that a running agent has. With --advisory a file, or none: all is let start, and recorded.
+    #[arg(long, value_name = "FILE|NAME", required_unless_present = "advisory")]
+    pub policy: Option<OsString>,
+    /// Enforces NOTHING: for a machine without root or an agent. CMD runs as you, and its SDK keeps to the policy by itself
+    /// (embedded mode); whatever doesn't ask the SDK can do all that you can.
+    #[arg(long, conflicts_with_all = ["user", "runtime"])]
+    pub advisory: bool,
     /// A name under which budgets and totals outlive the command.
     #[arg(long, value_name = "NAME", value_parser = session_name)]
     pub session: Option<SessionName>,
     /// Whom CMD runs as: never root. Without it, the user who called sudo, else one that the agent gives.
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// Where an agent of its own keeps its ledger.
+    /// Where an agent of its own keeps its ledger; with --advisory, the SDK [default: $AGENT_SENTINEL_HOME, else .agent-sentinel].
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// Where a running agent has its sockets.
@@ -85,7 +91,11 @@ fn try_run(arguments: &RunArguments) -> Result<u8, Failure> {
     if let Some(session) = env::var_os("AGENT_SENTINEL_SESSION") {
         return Err(Failure::InsideSession(session.to_string_lossy().into_owned()));
     }
-    let policy = PolicyArgument::read(&arguments.policy)?;
+    if arguments.advisory {
+        return Err(advisory::become_command(arguments));
+    }
+    // Clap asks for it.
+    let policy = PolicyArgument::read(arguments.policy.as_deref().unwrap_or_default())?;
     let root = geteuid().is_root();
     if policy.text().is_some() && !root {
         return Err(Failure::PrivateNeedsRoot);

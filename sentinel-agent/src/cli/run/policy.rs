@@ -4,8 +4,35 @@ use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use sentinel_engine::Policy;
+
 use super::failure::Failure;
 use crate::daemon::{LoadedPolicy, read_bounded};
+
+/// A policy's file, which was read once and is valid.
+#[derive(Debug)]
+pub(super) struct PolicyFile {
+    pub(super) text: Vec<u8>,
+    pub(super) policy: Policy,
+    /// What is legal in it but probably not meant, rendered.
+    pub(super) warnings: String,
+}
+
+impl PolicyFile {
+    /// Reads and checks it.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let text = read_bounded(path)
+            .map_err(|source| Failure::UnreadablePolicy { path: path.to_owned(), source })?;
+        let (shown, readable) = (path.display().to_string(), String::from_utf8_lossy(&text));
+        match LoadedPolicy::parse(&text) {
+            Err(problems) => Err(Failure::InvalidPolicy(problems.render(&shown, &readable))),
+            Ok((loaded, warnings)) => {
+                let warnings = warnings.render(&shown, &readable);
+                Ok(Self { policy: loaded.policy, warnings, text })
+            }
+        }
+    }
+}
 
 /// The policy to start a session with.
 #[derive(Debug)]
@@ -28,17 +55,10 @@ impl PolicyArgument {
                 None => Err(Failure::PolicyName(argument.to_string_lossy().into_owned())),
             };
         }
-        let text = read_bounded(path)
-            .map_err(|source| Failure::UnreadablePolicy { path: path.to_owned(), source })?;
-        let (shown, readable) = (path.display().to_string(), String::from_utf8_lossy(&text));
-        match LoadedPolicy::parse(&text) {
-            Err(problems) => Err(Failure::InvalidPolicy(problems.render(&shown, &readable))),
-            Ok((_policy, warnings)) => {
-                let _closed = io::stderr().write_all(warnings.render(&shown, &readable).as_bytes());
-                let name = path.file_stem().unwrap_or(argument).to_string_lossy().into_owned();
-                Ok(Self::File { name, text })
-            }
-        }
+        let PolicyFile { text, warnings, .. } = PolicyFile::read(path)?;
+        let _closed = io::stderr().write_all(warnings.as_bytes());
+        let name = path.file_stem().unwrap_or(argument).to_string_lossy().into_owned();
+        Ok(Self::File { name, text })
     }
 
     /// The name that the agent knows it by: of a file, its own without the ending.

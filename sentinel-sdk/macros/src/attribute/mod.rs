@@ -19,8 +19,8 @@ use crate::signature;
 pub(crate) use cost::Cost;
 
 /// All options, as messages name them.
-const KNOWN: [&str; 8] =
-    ["name", "cost_usd", "actual_cost_usd", "tags", "risk_level", "skip", "inputs", "outputs"];
+const KNOWN: [&str; 9] =
+    ["name", "cost_usd", "actual_cost_usd", "tags", "risk_level", "skip", "inputs", "outputs", "replay"];
 
 /// What the attribute says.
 pub(crate) struct Options {
@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) skip: Vec<Ident>,
     pub(crate) inputs: bool,
     pub(crate) outputs: bool,
+    /// Whether what it returns can be made of its JSON again.
+    pub(crate) replay: bool,
 }
 
 /// Reads the options; mistakes are added, and their options left as if they were absent.
@@ -46,6 +48,7 @@ pub(crate) fn parse(attribute: TokenStream, function: &Signature, mistakes: &mut
         skip: Vec::new(),
         inputs: true,
         outputs: true,
+        replay: false,
     };
     let mut seen: Vec<String> = Vec::new();
     let (metas, unreadable) = split(attribute);
@@ -161,6 +164,7 @@ impl Options {
             "risk_level" => self.risk_level = Some(value::risk_level(of("a text such as `\"high\"`")?)?),
             "skip" => self.skip = value::skipped(option, function, mistakes)?,
             "inputs" => self.inputs = value::flag(of("`true` or `false`")?)?,
+            "replay" => self.replay = value::flag(of("`true` or `false`")?)?,
             "outputs" => self.outputs = value::flag(of("`true` or `false`")?)?,
             unknown => return Err(no_such(unknown, option.path().span())),
         }

@@ -12,20 +12,25 @@ import re
 import uuid
 from typing import Any
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")
-
 # Deeper nesting is cut: the ledger's readers have a limit too.
 MOST_DEPTH = 100
 # A text that stands for a value is no longer than this.
 MOST_TEXT = 8192
+# A whole number beyond is written as a text: Python may have no digits for it, and readers no room.
+MOST_BITS = 1024
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")
+# Half a character, as in the name of a file that is no UTF-8. Only Python reads it back.
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def encoded(value: Any) -> str:
     """The JSON text of a value."""
     try:
-        return json.dumps(value, default=_other, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(value)
     except Exception:  # a cycle, a key that is no text, NaN, a property that raises: one value at a time, then
-        return json.dumps(_plain(value, 0, ()), separators=(",", ":"))
+        text = _ENCODER.encode(_plain(value, 0, ()))
+    return text if text.isascii() else _HALF.sub("\ufffd", text)
 
 
 def _other(value: Any) -> Any:
@@ -57,7 +62,7 @@ def _plain(value: Any, depth: int, around: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
-        return int(value)
+        return int(value) if value.bit_length() <= MOST_BITS else _text(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
     if id(value) in around:
@@ -78,3 +83,7 @@ def _plain(value: Any, depth: int, around: tuple[int, ...]) -> Any:
         return _other(value)
     except Exception as error:
         return f"<{type(value).__name__}: it can't be read: {type(error).__name__}>"
+
+
+# Made once: `json.dumps` makes one for each call that isn't the simplest.
+_ENCODER = json.JSONEncoder(default=_other, allow_nan=False, ensure_ascii=False, separators=(",", ":"))

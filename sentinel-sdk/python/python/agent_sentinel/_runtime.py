@@ -22,6 +22,7 @@ from .errors import (
     AgentSentinelError,
     BudgetExceededError,
     ConfigurationError,
+    PolicyNotConfiguredError,
     PolicyViolationError,
     TimeoutError,
 )
@@ -31,8 +32,6 @@ logger = logging.getLogger("agent_sentinel")
 SOCKET = "AGENT_SENTINEL_SOCKET"
 # The policy of `sentinel run --advisory`.
 POLICY = "AGENT_SENTINEL_POLICY"
-# What a policy can be wrong in is told as this.
-_MISTAKES = {"INVALID_REQUEST"}
 
 
 class Begun:
@@ -137,7 +136,7 @@ class Runtime:
             try:
                 (self._own or _native.Client.embedded(str(self._home()))).set_policy(name, text)
             except _native.Refused as refused:
-                self._fail(str(told(refused)))
+                self._fail(_message(refused))
                 raise ConfigurationError(_message(refused)) from None
             self._policy = None if text is None else (name, text)
             self._failed = None
@@ -198,6 +197,11 @@ class Runtime:
         that never ran. `own_patience` takes the place of the request's where this process decides itself."""
         self.warn_once()
         agent = self.agent()
+        if self._failed is not None:
+            raise PolicyNotConfiguredError(
+                f"action `{request.action}` denied: no policy holds, so nothing may start: {self._failed}; "
+                "configure one that is right, or correct its file and load it again"
+            )
         try:
             own = self.own().begin(*(request if own_patience is None else request._replace(patience=own_patience)))
         except _native.Refused as refused:
@@ -251,3 +255,12 @@ def told(refused: _native.Refused) -> AgentSentinelError:
 
 
 runtime = Runtime()
+
+
+def _renew_lock() -> None:
+    """In a forked child: it may be held by a thread that isn't there."""
+    runtime._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

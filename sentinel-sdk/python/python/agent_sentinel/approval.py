@@ -109,6 +109,12 @@ class HumanApprovalHandler:
                 "set one with `HumanApprovalHandler.set_approval_handler(...)`",
                 reason_code="NO_APPROVER",
             )
+        if not isinstance(response, ApprovalResponse):
+            raise PolicyViolationError(
+                f"`{request.action_name}` needs a human's word, and the approval handler answered `{type(response).__name__}`; "
+                "let it return an `ApprovalResponse`",
+                reason_code="APPROVAL_REJECTED",
+            )
         if response.status is not ApprovalStatus.APPROVED:
             raise PolicyViolationError(
                 f"Human approval required but status is: {response.status}",

@@ -17,6 +17,7 @@ from . import _modes
 from ._denials import explain
 from ._json import encoded
 from ._runtime import Begun, Request, runtime
+from ._threads import apart, in_thread
 from .approval import ApprovalResponse, asked, handlers_run_on
 from .compliance import Body, ComplianceMetadata, current_body
 from .context import NOBODY, Identity, identity
@@ -85,7 +86,7 @@ class _Action:
     async def begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
         """In a thread, so that the loop goes on. One that nobody waits for any more is ended as cancelled."""
         with handlers_run_on(asyncio.get_running_loop()):
-            begun: asyncio.Future[Running] = asyncio.ensure_future(asyncio.to_thread(self.begin, args, kwargs))
+            begun = in_thread(self.begin, args, kwargs)
         try:
             return await asyncio.shield(begun)
         except asyncio.CancelledError:
@@ -137,8 +138,7 @@ def _approved(response: ApprovalResponse) -> ComplianceMetadata:
 
 def _give_up(begun: asyncio.Future[Running]) -> None:
     if not begun.cancelled() and begun.exception() is None:
-        # In a thread: the loop doesn't wait for it.
-        asyncio.get_running_loop().run_in_executor(None, begun.result().end, "cancelled", _NOTHING)
+        apart(begun.result().end, "cancelled", _NOTHING)
 
 
 def _failed(begun: Running, error: BaseException) -> None:
@@ -180,6 +180,9 @@ def guarded_action(
     Works on functions, methods, async functions, generators and async generators. A generator is one action from its first item to its
     end. What the body raises is raised; what keeps it from running is raised as `PolicyViolationError` or `BudgetExceededError`.
 
+    The ledger is told the positional arguments, of a method `self` first, and the named ones, as they were before the body ran. What JSON has
+    no form for is recorded as its `str()`.
+
     Where the policy wants a human's word, this process's approval handler is asked, and under `sentinel run` the operator;
     `wait_for_approval` waits so many seconds for somebody else's word instead.
 
@@ -191,35 +194,61 @@ def guarded_action(
     own = Identity(agent_id=agent_id, task_id=task_id, mission_id=mission_id).checked()
     if callable(name):
         raise TypeError("`guarded_action` is called with parentheses: write `@guarded_action()`")
+    dollars = _number("cost_usd", cost_usd)
+    patience = None if wait_for_approval is None else _number("wait_for_approval", wait_for_approval)
     given = [tags] if isinstance(tags, str) else list(tags or ())
+    for what, text in (("name", name), ("risk_level", risk_level), *(("tags", tag) for tag in given)):
+        if not isinstance(text, str) and (text is not None or what == "tags"):
+            raise TypeError(f"`{what}` is given `{text!r}`; write a text")
 
     def decorate(function: Function) -> Function:
-        called = str(name or getattr(function, "__name__", type(function).__name__))
+        if isinstance(function, (staticmethod, classmethod)):
+            return cast(Function, type(function)(decorate(function.__func__)))
+        called = name or _name_of(function)
         description = approval_description or f"Execute {called}"
         action = _Action(
             called,
-            cost_usd,
+            dollars,
             given,
             risk_level,
             requires_human_approval,
             description,
-            wait_for_approval,
+            patience,
             own,
             impact,
             fail_closed,
         )
         wrapper: Callable[..., Any]
-        if inspect.isasyncgenfunction(function):
+        if _is(inspect.isasyncgenfunction, function):
             wrapper = _async_generator(function, action)
-        elif inspect.iscoroutinefunction(function):
+        elif _is(inspect.iscoroutinefunction, function):
             wrapper = _coroutine(function, action)
-        elif inspect.isgeneratorfunction(function):
+        elif _is(inspect.isgeneratorfunction, function):
             wrapper = _generator(function, action)
         else:
             wrapper = _plain(function, action)
         return cast(Function, wrapper)
 
     return decorate
+
+
+def _number(what: str, value: Any) -> float:
+    """Also of a `Decimal`, and of a text that is a number. Whether it is one that may be is decided with the action."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"`{what}` is given `{value!r}`; write a number such as 0.05") from None
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _is(kind: Callable[[object], bool], function: Callable[..., Any]) -> bool:
+    """Whether it is of this kind; of an object that can be called, its `__call__` may be."""
+    return kind(function) or (not inspect.isclass(function) and kind(type(function).__call__))
 
 
 def _plain(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
@@ -238,30 +267,41 @@ def _plain(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
             raise
         finally:
             body.leave()
+        # A plain function that returns what is to be awaited ends when that does.
+        if isinstance(result, asyncio.Future):
+            result.add_done_callback(functools.partial(_done, begun))
+            return result
         if inspect.isawaitable(result):
-            return _awaited(result, begun)
+            return _ended(lambda: result, begun)
         begun.end("success", encoded(result))
         return result
 
     return guarded
 
 
-async def _awaited(result: Any, begun: Running) -> Any:
-    """A plain function that returns what is to be awaited ends when that does."""
-    return await _ended(result, begun)
+def _done(begun: Running, result: asyncio.Future[Any]) -> None:
+    """A task or another future has ended, and the action with it. It is handed on as it is: whoever has it may cancel it."""
+    if result.cancelled():
+        apart(begun.end, "cancelled", encoded("CancelledError"))
+        return
+    error = result.exception()
+    if error is not None:
+        apart(_failed, begun, error)
+    else:
+        apart(begun.end, "success", encoded(result.result()))
 
 
-async def _ended(result: Any, begun: Running) -> Any:
+async def _ended(made: Callable[[], Any], begun: Running) -> Any:
     """Awaits the body, and tells how it ended."""
     begun.body.enter()
     try:
-        value = await result
+        value = await made()
     except BaseException as error:
-        await asyncio.shield(asyncio.to_thread(_failed, begun, error))
+        await asyncio.shield(in_thread(_failed, begun, error))
         raise
     finally:
         begun.body.leave()
-    await asyncio.shield(asyncio.to_thread(begun.end, "success", encoded(value)))
+    await asyncio.shield(in_thread(begun.end, "success", encoded(value)))
     return value
 
 
@@ -272,7 +312,7 @@ def _coroutine(function: Callable[..., Any], action: _Action) -> Callable[..., A
         if replay is not None:
             return action.replayed(replay, args, kwargs)
         begun = await action.begin_async(args, kwargs)
-        return await _ended(function(*args, **kwargs), begun)
+        return await _ended(lambda: function(*args, **kwargs), begun)
 
     return guarded
 
@@ -364,10 +404,11 @@ def _async_generator(function: Callable[..., Any], action: _Action) -> Callable[
                 yield item
             return
         begun = await action.begin_async(args, kwargs)
-        items = function(*args, **kwargs)
         given, body = _Items(), begun.body
-        step: Callable[[], Any] = functools.partial(items.asend, None)
+        items: Optional[AsyncGenerator[Any, Any]] = None
         try:
+            items = function(*args, **kwargs)
+            step: Callable[[], Any] = functools.partial(items.asend, None)
             while True:
                 body.enter()
                 try:
@@ -386,10 +427,13 @@ def _async_generator(function: Callable[..., Any], action: _Action) -> Callable[
                 else:
                     step = functools.partial(items.asend, sent)
         except BaseException as error:
-            await items.aclose()
-            _failed(begun, error)
+            try:
+                if items is not None:
+                    await items.aclose()
+            finally:
+                await asyncio.shield(in_thread(_failed, begun, error))
             raise
-        await asyncio.shield(asyncio.to_thread(begun.end, "success", given.encoded(None)))
+        await asyncio.shield(in_thread(begun.end, "success", given.encoded(None)))
 
     return guarded
 

@@ -32,9 +32,10 @@ class Ledger:
         tags: Optional[Sequence[str]] = None,
     ) -> str:
         """Writes a line about something done without a guarded action. Charges nothing; answers the line's id."""
+        given = [tags] if isinstance(tags, str) else list(tags or ())
         try:
             return runtime.own().record(
-                action, cost_usd, outcome, list(tags or ()), duration_ms, encoded(inputs), encoded(outputs)
+                action, cost_usd, outcome, given, duration_ms, encoded(inputs), encoded(outputs)
             )
         except _native.Refused as refused:
             raise told(refused) from None
@@ -47,19 +48,20 @@ class InterventionTracker:
     def get_interventions(cls, limit: Optional[int] = None) -> list[dict[str, Any]]:
         """The newest first."""
         path = Ledger.path()
-        found: list[dict[str, Any]] = []
-        for part in [path, *sorted(path.parent.glob("ledger-*.jsonl"), reverse=True)]:
+        found: dict[int, dict[str, Any]] = {}
+        for part in [path, *path.parent.glob("ledger-*.jsonl")]:
             try:
                 lines = part.read_bytes().splitlines()
             except FileNotFoundError:
                 continue
-            for line in reversed(lines):
-                if limit is not None and len(found) >= limit:
-                    return found
+            for line in lines:
                 try:
                     told_as = _native.intervention(line)
                 except ValueError:
                     continue  # it is no line of ours, or is being written
                 if told_as is not None:
-                    found.append(json.loads(told_as))
-        return found
+                    one = json.loads(told_as)
+                    # A part that is being set aside has two names; and whoever sets one aside chooses its name.
+                    found[one["seq"]] = one
+        newest_first = [found[seq] for seq in sorted(found, reverse=True)]
+        return newest_first if limit is None else newest_first[: max(0, limit)]

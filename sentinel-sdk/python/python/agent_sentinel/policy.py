@@ -12,12 +12,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from . import _modes
 from ._home import home_folder
 from ._runtime import runtime
-from .errors import ConfigurationError
+from .errors import AgentSentinelError, ConfigurationError
+from .policy_sync import PolicySync
 
 
 @dataclass
@@ -37,6 +38,13 @@ class PolicyConfig:
     approval_risk_levels: list[str] = field(default_factory=list)
     approval_threshold_usd: Optional[float] = None
     approval_timeout_seconds: float = 3600
+
+    def said(self) -> dict[str, Any]:
+        """What it says, as the platform would say it. `strict_mode` is nobody's but this program's."""
+        told = {key: value for key, value in vars(self).items() if value is not None and key != "strict_mode"}
+        if not self.require_approval:
+            told = {key: value for key, value in told.items() if not key.startswith("approval_")}
+        return told
 
     def text(self) -> str:
         """As a policy's text. JSON is YAML."""
@@ -80,6 +88,9 @@ class PolicyEngine:
     """The policy of this process."""
 
     _config: Optional[PolicyConfig] = None
+    _remote: Optional[PolicySync] = None
+    # The local policy with what the platform says on top of it.
+    _in_force: Optional[PolicyConfig] = None
 
     @classmethod
     def configure(
@@ -103,36 +114,43 @@ class PolicyEngine:
 
         Raises `ConfigurationError`; then nothing may run until it is configured rightly.
         """
-        config = PolicyConfig(
-            session_budget=session_budget,
-            run_budget=run_budget,
-            action_budgets=dict(action_budgets or {}),
-            denied_actions=_names("denied_actions", denied_actions) or [],
-            allowed_actions=_names("allowed_actions", allowed_actions),
-            rate_limits={name: dict(limit) for name, limit in (rate_limits or {}).items()},
-            strict_mode=strict_mode,
-            require_approval=require_approval,
-            approval_actions=_names("approval_actions", approval_actions) or [],
-            approval_tags=_names("approval_tags", approval_tags) or [],
-            approval_risk_levels=_names("approval_risk_levels", approval_risk_levels) or [],
-            approval_threshold_usd=approval_threshold_usd,
-            approval_timeout_seconds=approval_timeout_seconds,
+        cls._apply(
+            lambda: PolicyConfig(
+                session_budget=session_budget,
+                run_budget=run_budget,
+                action_budgets=dict(action_budgets or {}),
+                denied_actions=_names("denied_actions", denied_actions) or [],
+                allowed_actions=_names("allowed_actions", allowed_actions),
+                rate_limits={name: dict(limit) for name, limit in (rate_limits or {}).items()},
+                strict_mode=strict_mode,
+                require_approval=require_approval,
+                approval_actions=_names("approval_actions", approval_actions) or [],
+                approval_tags=_names("approval_tags", approval_tags) or [],
+                approval_risk_levels=_names("approval_risk_levels", approval_risk_levels) or [],
+                approval_threshold_usd=approval_threshold_usd,
+                approval_timeout_seconds=approval_timeout_seconds,
+            )
         )
-        cls._apply("configured", config)
 
     @classmethod
     def apply_config(cls, config: PolicyConfig) -> None:
-        """Decides by this from now on."""
-        cls._apply("configured", config)
+        """Decides by this from now on. Raises as `configure` does."""
+        cls._apply(lambda: config)
 
     @classmethod
-    def _apply(cls, name: str, config: PolicyConfig) -> None:
+    def _apply(cls, made: Callable[[], PolicyConfig]) -> None:
         cls._config = None
         try:
-            runtime.set_policy(name, config.text())
-        except ConfigurationError as error:
-            runtime.fail_policy(error.message)
-            raise
+            config = made()
+            if cls._remote is not None:
+                # What the platform says goes on to hold, on top of this.
+                cls._remote.set_local(config.said())
+            else:
+                runtime.set_policy("configured", config.text())
+        except Exception as error:  # whatever it was given: what was meant to be forbidden must not be allowed for it
+            cause = error.message if isinstance(error, ConfigurationError) else f"the policy has a value that none can have: {error}"
+            runtime.fail_policy(cause)
+            raise ConfigurationError(cause) from None
         cls._config = config
 
     @classmethod
@@ -143,15 +161,82 @@ class PolicyEngine:
         Raises `ConfigurationError` with all that is wrong with it; then nothing may run until a policy is read.
         """
         cls._config = None
-        chosen = Path(path) if path is not None else _found()
+        chosen = path if path is not None else _found()
         try:
-            text = chosen.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = Path(chosen).read_text(encoding="utf-8")
+        except (OSError, TypeError, ValueError) as error:
             cause = f"the policy `{chosen}` can't be read: {error}"
             runtime.fail_policy(cause)
             raise ConfigurationError(cause) from None
         runtime.set_policy(str(chosen), text)
-        cls._config = PolicyConfig(**json.loads(runtime.own().policy_summary()))
+        config, is_whole = _summary()
+        if cls._remote is not None:
+            cls._tighten(str(chosen), config, is_whole)
+        cls._config = config
+
+    @classmethod
+    def _tighten(cls, name: str, config: PolicyConfig, is_whole: bool) -> None:
+        """Brings a policy that was read together with what the platform says."""
+        try:
+            if not is_whole:
+                raise ConfigurationError(
+                    f"the policy `{name}` says more than budgets, lists, rates and approvals, which can't be brought together with remote policies; "
+                    "leave that out, or call `PolicyEngine.stop_remote_sync()`"
+                )
+            assert cls._remote is not None
+            cls._remote.set_local(config.said())
+        except ConfigurationError as error:
+            runtime.fail_policy(error.message)
+            raise
+
+    @classmethod
+    def enable_remote_sync(
+        cls,
+        platform_url: str,
+        api_token: str,
+        agent_id: Optional[str] = None,
+        run_id: Optional[str] = None,
+        refresh_interval: float = 300.0,
+        cache_ttl: float = 600.0,
+        *,
+        signing_key: Optional[str] = None,
+        allow_http: bool = False,
+    ) -> None:
+        """Tightens this process's policy by what the platform says, now and every `refresh_interval` seconds. It is never loosened by it.
+
+        Raises `SyncError` where the platform can't be reached and no cached word of it is valid; then nothing may run.
+        """
+        local, is_whole = _summary() if runtime.is_configured() else (PolicyConfig(), True)
+        cls.stop_remote_sync()
+        remote = PolicySync(
+            platform_url,
+            api_token,
+            agent_id,
+            run_id,
+            refresh_interval,
+            cache_ttl,
+            signing_key=signing_key,
+            allow_http=allow_http,
+        )
+        try:
+            if not is_whole:
+                raise ConfigurationError(
+                    "the policy in force says more than budgets, lists, rates and approvals, which can't be brought together with remote policies"
+                )
+            remote.start(local.said(), _tightened)
+        except AgentSentinelError as error:
+            runtime.fail_policy(error.message)
+            raise
+        cls._remote = remote
+        cls._config = cls._config or local
+
+    @classmethod
+    def stop_remote_sync(cls) -> None:
+        """Asks the platform no more. What it said last goes on to hold until the policy is configured anew."""
+        remote, cls._remote = cls._remote, None
+        if remote is not None:
+            cls._config = cls._in_force
+            remote.stop()
 
     @classmethod
     def set_enforcement_mode(cls, mode: Optional[str]) -> None:
@@ -171,17 +256,35 @@ class PolicyEngine:
 
     @classmethod
     def get_config(cls) -> Optional[PolicyConfig]:
-        """What was configured; none where nothing is."""
+        """What holds; none where nothing was configured."""
+        if cls._remote is not None:
+            return cls._in_force
         if cls._config is None and runtime.is_configured():
             # The environment named it.
-            cls._config = PolicyConfig(**json.loads(runtime.own().policy_summary()))
+            cls._config, _ = _summary()
         return cls._config
 
     @classmethod
     def reset(cls) -> None:
-        """Back to no policy of this process. Under `sentinel run` the operator's still holds."""
+        """Back to no policy of this process, nor of a platform. Under `sentinel run` the operator's still holds."""
+        cls.stop_remote_sync()
         runtime.set_policy("unconfigured", None)
         cls._config = None
+
+
+def _summary() -> tuple[PolicyConfig, bool]:
+    """The policy in force as a configuration, and whether that is all that it says."""
+    told = json.loads(runtime.own().policy_summary())
+    is_whole = bool(told.pop("is_whole"))
+    return PolicyConfig(**told), is_whole
+
+
+def _tightened(policy: dict[str, Any]) -> None:
+    """From now on this holds: the local policy, and what the platform says on top of it."""
+    # Strict whatever the program says: a platform's rule that only warned would not tighten anything.
+    config = PolicyConfig(**policy)
+    runtime.set_policy("remote", config.text())
+    PolicyEngine._in_force = config
 
 
 def _names(key: str, names: Optional[Sequence[str]]) -> Optional[list[str]]:
