@@ -9,7 +9,7 @@ use sentinel_proto::{
 use serde::Serialize;
 
 use crate::approval::{self, Word};
-use crate::client::Client;
+use crate::client::{Client, Link};
 use crate::error::Error;
 use crate::guard::{AsyncGuard, Guard, InFlight};
 use crate::pool::{LinkError, Waiting, finish};
@@ -162,7 +162,50 @@ impl Action {
         span.told(self.ask(waiting).await)
     }
 
+    /// [`Action::begin_blocking`], without waiting for anybody. None: something has to be waited for, and nothing has begun. So it always is where a
+    /// host agent decides.
+    #[cfg(feature = "embedded")]
+    #[must_use]
+    pub fn begin_at_once(self) -> Option<Result<Guard, Error>> {
+        let client = self.client.clone();
+        let embedded = client.as_embedded()?;
+        let span = ActionSpan::of(&self.name);
+        let begun = match self.checked() {
+            Ok(Checked { name, begin, approval_patience }) => {
+                let reply = embedded.answer_at_once(Request::Begin(begin))?;
+                match approval::wish_of(&reply) {
+                    None => begun(&name, client, reply, None),
+                    Some(wish) => {
+                        let denial = approval::unwaited(approval_patience)?;
+                        Err(Error::denied(&name, denial, client).of_wish(wish.id))
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        Some(span.told(begun).map(Guard::new))
+    }
+
     async fn ask(self, waiting: Waiting) -> Result<InFlight, Error> {
+        let client = self.client.clone();
+        let Checked { name, begin, approval_patience } = self.checked()?;
+        let (reply, connection) = loop {
+            let request = |request| Request::Begin(Begin { request, ..begin.clone() });
+            let (reply, connection) = match client.ask(request, None, waiting).await {
+                Ok(answered) => answered,
+                Err(error) => return Err(Error::not_begun(&name, &error, client)),
+            };
+            let Some(wish) = approval::wish_of(&reply) else { break (reply, connection) };
+            match approval::wait(&client, wish, approval_patience, waiting).await {
+                Word::Yes => {}
+                Word::No(denial) => return Err(Error::denied(&name, denial, client).of_wish(wish.id)),
+            }
+        };
+        begun(&name, client, reply, connection)
+    }
+
+    /// What is to be asked. A mistake in what was declared denies the action.
+    fn checked(self) -> Result<Checked, Error> {
         let Self {
             client,
             name,
@@ -177,7 +220,7 @@ impl Action {
         } = self;
         let valid = match mistake {
             Some(mistake) => Err(mistake),
-            None => named(&name, &tags, risk_level),
+            None => named(&name, tags, risk_level),
         };
         let (action, tags, risk_level) = match valid {
             Ok(valid) => valid,
@@ -197,30 +240,30 @@ impl Action {
             inputs,
             annotations,
         };
-        let (reply, connection) = loop {
-            let request = |request| Request::Begin(Begin { request, ..begin.clone() });
-            let (reply, connection) = match client.ask(request, None, waiting).await {
-                Ok(answered) => answered,
-                Err(error) => return Err(Error::not_begun(&name, &error, client)),
-            };
-            let Some(wish) = approval::wish_of(&reply) else { break (reply, connection) };
-            match approval::wait(&client, wish, approval_patience, waiting).await {
-                Word::Yes => {}
-                Word::No(denial) => return Err(Error::denied(&name, denial, client).of_wish(wish.id)),
-            }
-        };
-        let allows = matches!(&reply, Reply::Decision(answer) if answer.decision == Decision::Allow);
-        match started(reply) {
-            Ok(Started { id, has_doors }) => Ok(InFlight::new(client, connection, id, has_doors)),
-            Err(denial) => {
-                if allows {
-                    // It may have opened doors for an action that can't be ended.
-                    if let Some(connection) = &connection {
-                        connection.shut();
-                    }
+        Ok(Checked { name, begin, approval_patience })
+    }
+}
+
+/// An action that may be asked for.
+struct Checked {
+    name: String,
+    begin: Begin,
+    approval_patience: Option<Duration>,
+}
+
+/// The action that an answer lets start.
+fn begun(name: &str, client: Client, reply: Reply, connection: Link) -> Result<InFlight, Error> {
+    let allows = matches!(&reply, Reply::Decision(answer) if answer.decision == Decision::Allow);
+    match started(reply) {
+        Ok(Started { id, has_doors }) => Ok(InFlight::new(client, connection, id, has_doors)),
+        Err(denial) => {
+            if allows {
+                // It may have opened doors for an action that can't be ended.
+                if let Some(connection) = &connection {
+                    connection.shut();
                 }
-                Err(Error::denied(&name, denial, client))
             }
+            Err(Error::denied(name, denial, client))
         }
     }
 }
@@ -234,11 +277,11 @@ struct Started {
 
 fn named(
     name: &str,
-    tags: &[String],
+    tags: Vec<String>,
     risk_level: Option<String>,
 ) -> Result<(ActionName, Vec<Tag>, Option<RiskLevel>), String> {
     let name = ActionName::new(name).map_err(|error| error.to_string())?;
-    let tags: Result<Vec<Tag>, _> = tags.iter().map(|tag| Tag::new(tag.as_str())).collect();
+    let tags: Result<Vec<Tag>, _> = tags.into_iter().map(Tag::new).collect();
     let risk_level = risk_level.map(RiskLevel::new).transpose();
     let risk_level = risk_level.map_err(|error| format!("of a risk level: {error}"))?;
     Ok((name, tags.map_err(|error| format!("of a tag: {error}"))?, risk_level))

@@ -34,6 +34,11 @@ pub(crate) fn wish_of(reply: &Reply) -> Option<PendingApproval> {
     }
 }
 
+/// The denial where nobody is waited for; none where somebody is.
+pub(crate) fn unwaited(patience: Option<Duration>) -> Option<Denial> {
+    (patience == Some(Duration::ZERO)).then(|| because(Reason::ApprovalNeeded))
+}
+
 /// Waits until a human has spoken, or it is too late.
 pub(crate) async fn wait(
     client: &Client,
@@ -41,8 +46,8 @@ pub(crate) async fn wait(
     patience: Option<Duration>,
     waiting: Waiting,
 ) -> Word {
-    if patience == Some(Duration::ZERO) {
-        return Word::No(because(Reason::ApprovalNeeded));
+    if let Some(denial) = unwaited(patience) {
+        return Word::No(denial);
     }
     let at_most = Duration::from_millis(wish.expires_in_ms).saturating_add(AGENT_IS_LATE);
     let deadline = Deadline::after(patience.map_or(at_most, |patience| patience.min(at_most)));
@@ -58,7 +63,7 @@ pub(crate) async fn wait(
             Ok(Reply::Refused(refused)) => return Word::No(because(LinkError::Refused(refused).reason())),
             Ok(_) => return Word::No(because(LinkError::Unexpected.reason())),
             Err(LinkError::TimedOut(_)) if deadline.left().is_err() => {
-                return too_late(client, wish.id, waiting).await;
+                return too_late(client, wish.id, deadline.patience, waiting).await;
             }
             Err(error @ (LinkError::Lost(_) | LinkError::Unreachable { .. } | LinkError::TimedOut(_))) => {
                 let until = *gives_up.get_or_insert_with(|| Deadline::after(RESTART_TIME));
@@ -82,11 +87,11 @@ fn word(answer: ApprovalAnswer) -> Word {
 }
 
 /// Withdraws a wish that nobody waits for any more.
-async fn too_late(client: &Client, approval: ApprovalId, waiting: Waiting) -> Word {
+async fn too_late(client: &Client, approval: ApprovalId, waited: Duration, waiting: Waiting) -> Word {
     let cancel = |request| Request::CancelApproval(OfApproval { request, approval });
     // Whether or not it was withdrawn: the action isn't run.
     drop(client.ask(cancel, None, waiting).await);
-    Word::No(because(Reason::ApprovalCancelled { cause: "nobody spoke while it was waited for".to_owned() }))
+    Word::No(because(Reason::ApprovalExpired { timeout_seconds: waited.as_secs() }))
 }
 
 fn because(reason: Reason) -> Denial {

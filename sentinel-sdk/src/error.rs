@@ -1,13 +1,18 @@
 //! Why a guarded action was not run, or the agent not asked.
 
 use std::fmt;
+use std::time::Duration;
 
-use sentinel_proto::app::KernelDenial;
+use sentinel_proto::app::{KernelDenial, PendingApproval};
 use sentinel_proto::{ApprovalId, Denial, Reason};
 
+use crate::approval::{self, Word};
 use crate::client::Client;
 use crate::explain::RECENT;
-use crate::pool::LinkError;
+use crate::pool::{LinkError, Waiting, finish};
+
+/// Longer than any approval waits: ten years.
+const MOST_MILLISECONDS: u64 = 10 * 365 * 24 * 60 * 60 * 1_000;
 
 /// A guarded action was not run, or the agent could not be asked.
 ///
@@ -102,6 +107,27 @@ impl Error {
         match &*self.0 {
             Kind::Denied { approval, .. } => *approval,
             Kind::Diverged { .. } | Kind::Recorded { .. } | Kind::Unanswered { .. } => None,
+        }
+    }
+
+    /// Waits for a human's word on the approval that the action waits for: see [`Error::approval`]. After a yes the same action is to be begun again.
+    /// `patience` is how long at most; none: as long as the policy lets it wait.
+    ///
+    /// # Errors
+    /// The word is no, nobody spoke in time, or it waits for none.
+    pub fn await_approval_blocking(&self, patience: Option<Duration>) -> Result<(), Self> {
+        let (Kind::Denied { client, .. } | Kind::Unanswered { client, .. }) = &*self.0 else {
+            return Ok(());
+        };
+        let (Some(id), Some(action)) = (self.approval(), self.action()) else {
+            let cause = "it waits for no approval".to_owned();
+            return Err(Self::invalid("approval", Reason::InvalidRequest { cause }, client.clone()));
+        };
+        // When it expires, whoever has it says.
+        let wish = PendingApproval { id, expires_in_ms: MOST_MILLISECONDS };
+        match finish(approval::wait(client, wish, patience, Waiting::InThread)) {
+            Word::Yes => Ok(()),
+            Word::No(denial) => Err(Self::denied(action, denial, client.clone()).of_wish(id)),
         }
     }
 

@@ -138,6 +138,17 @@ impl Guard {
         self.end(ending.outcome(), record::bounded(outputs))
     }
 
+    /// [`Guard::end_with_json`], without waiting for anybody.
+    ///
+    /// # Errors
+    /// Something has to be waited for, and the action goes on. So it always is where a host agent decides.
+    #[cfg(feature = "embedded")]
+    #[expect(clippy::result_large_err, reason = "it is the guard itself, which goes on")]
+    pub fn end_at_once(mut self, ending: Ending, outputs: &str) -> Result<Settlement, Self> {
+        self.0.ending = Some((ending.outcome(), record::bounded(outputs)));
+        self.0.deliver_without_waiting().ok_or(self)
+    }
+
     pub(crate) fn end(mut self, outcome: Outcome, outputs: Payload) -> Settlement {
         self.0.ending = Some((outcome, outputs));
         finish(self.0.deliver(Waiting::InThread))
@@ -342,13 +353,23 @@ impl InFlight {
         }
     }
 
+    /// Tells the authority in this process. None: nobody was told, as somebody else has the turn, or a host agent decides.
+    #[cfg(feature = "embedded")]
+    fn deliver_without_waiting(&mut self) -> Option<Settlement> {
+        let settlement = if self.pid == own_pid() {
+            settled(self.client.as_embedded()?.answer_at_once(self.message(Some(0)))?)
+        } else {
+            Settlement::Unknown
+        };
+        self.is_over = true;
+        self.tell(settlement);
+        Some(settlement)
+    }
+
     async fn ask_to_settle(&self, waiting: Waiting, deadline: Deadline) -> Settlement {
         let request = |number| self.message(Some(number));
-        match answered(self.client.ask_until(request, self.connection.as_ref(), waiting, deadline).await) {
-            Ok(Reply::Ended(Ended { settled: true, .. })) => Settlement::Acknowledged,
-            Ok(Reply::Ended(Ended { settled: false, .. })) => Settlement::TooLate,
-            _ => Settlement::Unknown,
-        }
+        let reply = self.client.ask_until(request, self.connection.as_ref(), waiting, deadline).await;
+        answered(reply).map_or(Settlement::Unknown, settled)
     }
 
     /// Tells the agent without waiting in a task.
@@ -395,5 +416,14 @@ impl InFlight {
         {
             connection.shut();
         }
+    }
+}
+
+/// What an answer to the word of an action's end says.
+fn settled(reply: Reply) -> Settlement {
+    match reply {
+        Reply::Ended(Ended { settled: true, .. }) => Settlement::Acknowledged,
+        Reply::Ended(Ended { settled: false, .. }) => Settlement::TooLate,
+        _ => Settlement::Unknown,
     }
 }

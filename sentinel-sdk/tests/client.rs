@@ -294,7 +294,7 @@ fn a_wish_that_nobody_answers_in_time_is_withdrawn() {
     let agent = Agent::start();
     let action = client(&agent).action("ask-never").wait_for_approval(Duration::from_millis(100));
     let error = action.begin_blocking().unwrap_err();
-    assert_eq!(error.reason_code(), Some("APPROVAL_CANCELLED"));
+    assert_eq!(error.reason_code(), Some("APPROVAL_EXPIRED"));
     assert!(agent.seen().iter().any(|seen| matches!(seen.request, Request::CancelApproval(_))));
 }
 

@@ -187,6 +187,30 @@ fn after_a_move_a_new_file_goes_on_with_what_was_spent() {
 }
 
 #[test]
+fn after_its_folder_was_removed_a_process_goes_on_in_a_new_one_that_others_share() {
+    let home = Home::with_policy("budgets: {session: 1.0}\n");
+    let go = home.0.join("go").display().to_string();
+    let probe = Running::start(home.probe(&[
+        "begin=call,0.75",
+        "end",
+        "say=up",
+        &format!("await={go}"),
+        "begin=call,0.75",
+        "end",
+        "totals",
+    ]));
+    probe.wait_for_line("up");
+    std::fs::remove_dir_all(home.0.join("home")).unwrap();
+    // A process looks after its ledger each second.
+    std::thread::sleep(Duration::from_millis(1_100));
+    std::fs::write(&go, "").unwrap();
+    let finished = probe.finish();
+    assert_eq!(finished.lines().last(), Some(&"totals session=0.75 run=0.75"), "{}", finished.stderr);
+    assert_eq!(home.run(&["begin=call,0.5"]).lines(), ["begin=call,0.5 deny BUDGET_EXCEEDED"]);
+    home.verify();
+}
+
+#[test]
 fn a_ledger_that_was_changed_or_cut_lets_nothing_start() {
     let home = Home::with_policy("strict_mode: true\n");
     let go = home.0.join("go").display().to_string();

@@ -5,11 +5,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sentinel_engine::{Event, Now};
-use sentinel_ledger::{CaughtUp, LedgerError, Limits, Member, Turn, Turns};
+use sentinel_ledger::{CaughtUp, LedgerError, Limits, Log as _, Member, Reserved, Turn, Turns};
 
 use crate::{AppendError, Authority, FileLedger, OpenedLedger};
+
+/// A process that is alone looks so often whether its ledger was moved away or changed by somebody who takes no turns.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Why a process can't take its turn.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,12 @@ pub struct SharedAuthority {
     limits: Limits,
     /// What it has folded is not what the file says: it is read anew.
     is_stale: bool,
+    /// Somebody else had a turn since it last looked at the file.
+    is_behind: bool,
+    /// When it last looked at the file, since the boot.
+    looked_at: Duration,
+    /// A turn that was taken ahead.
+    reserved: Option<Reserved>,
 }
 
 /// A process's turn: what it decides now, it decides alone.
@@ -53,6 +63,8 @@ pub struct SharedTurn<'share> {
     /// The authority, up to date.
     pub authority: &'share mut Authority<FileLedger>,
     turns: &'share Turns,
+    /// A new part waits for the disk: not in a turn that was to wait for nothing.
+    may_wait: bool,
     now: Now,
     _turn: Turn<'share>,
 }
@@ -63,7 +75,7 @@ impl SharedAuthority {
     /// # Errors
     /// A host agent writes it, its chain is broken, or the system says no.
     pub fn join(ledger: &Path, limits: Limits, member: Member, now: Now) -> Result<Self, SharedError> {
-        Self::open(ledger, limits, Some(member), now)
+        Self::open(ledger, limits, member, now)
     }
 
     /// Opens a ledger that processes share without being one of them: for none of them it counts as alive, so no run goes on because of it. What it
@@ -81,22 +93,60 @@ impl SharedAuthority {
                 Err(cause) => return Err(SharedError::Turns { path: file, cause }),
             }
         }
-        Self::open(ledger, limits, None, now)
+        Self::open(ledger, limits, Member::visitor(u64::from(std::process::id())), now)
     }
 
-    fn open(ledger: &Path, limits: Limits, member: Option<Member>, now: Now) -> Result<Self, SharedError> {
+    fn open(ledger: &Path, limits: Limits, member: Member, now: Now) -> Result<Self, SharedError> {
         let locks = locks_of(ledger);
         let failed = |cause| SharedError::Turns { path: locks.clone(), cause };
-        let turns = Turns::open(&locks).map_err(failed)?;
-        if let Some(member) = member {
-            turns.join(member).map_err(failed)?;
-        }
+        let turns = Turns::join(&locks, member).map_err(failed)?;
         let turn = turns.take().map_err(failed)?;
         let OpenedLedger { ledger: log, state, gap, .. } = FileLedger::open_shared(ledger, limits, now)?;
         let mut authority = Authority::going_on(log, state);
         tell_gap(&mut authority, gap, now)?;
         drop(turn);
-        Ok(Self { authority, turns, locks, ledger: ledger.to_owned(), limits, is_stale: false })
+        Ok(Self {
+            authority,
+            turns,
+            locks,
+            ledger: ledger.to_owned(),
+            limits,
+            is_stale: false,
+            is_behind: false,
+            looked_at: now.elapsed,
+            reserved: None,
+        })
+    }
+
+    /// Takes this process's turn ahead, so that [`SharedAuthority::take_turn`] waits for nothing: neither for others, nor to read what they have
+    /// written, nor for the disk. False where one of these would be needed; then there is no turn.
+    pub fn reserve_turn(&mut self, now: Now) -> bool {
+        let would_wait = self.is_stale
+            || self.is_time_to_look(now)
+            || self.is_behind
+            || self.authority.log().chain().is_poisoned()
+            || self.authority.log().chain().wants_rotation();
+        if would_wait {
+            return false;
+        }
+        // Why there is no turn is told to who waits for it.
+        let Ok(Some(turn)) = self.turns.try_take() else { return false };
+        self.is_behind = !turn.is_next();
+        if !self.is_behind {
+            self.reserved = Some(turn.reserve());
+        }
+        !self.is_behind
+    }
+
+    /// Gives a turn back that was taken ahead and not used.
+    pub fn give_back(&mut self) {
+        if let Some(reserved) = self.reserved.take() {
+            drop(self.turns.resume(reserved));
+        }
+    }
+
+    fn is_time_to_look(&self, now: Now) -> bool {
+        now.elapsed >= self.looked_at.saturating_add(LOOK_EVERY)
     }
 
     /// Waits for this process's turn, and catches up with the others.
@@ -104,9 +154,23 @@ impl SharedAuthority {
     /// # Errors
     /// As [`SharedAuthority::join`]: nothing may be decided.
     pub fn take_turn(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
-        let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
-        let turn = self.turns.take().map_err(failed)?;
-        if !self.is_stale {
+        let locks = self.locks.clone();
+        let failed = |cause| SharedError::Turns { path: locks.clone(), cause };
+        if self.reserved.is_none()
+            && self.is_time_to_look(now)
+            && !self.turns.is_at(&locks).map_err(failed)?
+        {
+            // Somebody has removed the folder, or the locks in it: those who share it anew do so by other ones.
+            *self = Self::open(&self.ledger, self.limits, self.turns.member(), now)?;
+        }
+        let (turn, may_wait) = match self.reserved.take() {
+            Some(reserved) => (self.turns.resume(reserved), false),
+            None => (self.turns.take().map_err(failed)?, true),
+        };
+        self.is_behind |= !turn.is_next();
+        let looks = self.is_behind || self.is_time_to_look(now) || self.authority.log().chain().is_poisoned();
+        if looks && !self.is_stale {
+            self.looked_at = now.elapsed;
             // Whatever goes wrong half way, the next turn begins anew.
             self.is_stale = true;
             match self.authority.catch_up(now)? {
@@ -125,7 +189,8 @@ impl SharedAuthority {
             tell_gap(&mut self.authority, gap, now)?;
             self.is_stale = false;
         }
-        Ok(SharedTurn { authority: &mut self.authority, turns: &self.turns, now, _turn: turn })
+        self.is_behind = false;
+        Ok(SharedTurn { authority: &mut self.authority, turns: &self.turns, may_wait, now, _turn: turn })
     }
 }
 
@@ -149,8 +214,10 @@ impl SharedTurn<'_> {
 
 impl Drop for SharedTurn<'_> {
     fn drop(&mut self) {
-        // The part goes on where a new one can't be begun; it is tried again.
-        let _later = self.authority.rotate_if(false, self.now);
+        if self.may_wait {
+            // The part goes on where a new one can't be begun; it is tried again.
+            let _later = self.authority.rotate_if(false, self.now);
+        }
     }
 }
 

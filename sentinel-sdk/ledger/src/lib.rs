@@ -7,7 +7,7 @@
 //! Invariant: a file that was only ever appended to here holds whole, chained lines, up to a torn one at its end after a crash, which the next
 //! open cuts off and keeps beside.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -40,7 +40,7 @@ pub use head_file::head_file;
 pub use memory::{MemoryError, MemoryLog};
 pub use segments::{rotated, segments};
 pub use tail::{Follow, last_lines};
-pub use turns::{Member, Turn, Turns};
+pub use turns::{Member, Reserved, Turn, Turns};
 pub use verify::{Summary, VerifyError, verify, verify_parts};
 
 /// Where lines are appended to.

@@ -218,7 +218,7 @@ impl Reason {
             }
             Self::SessionEnded => "start a new session with `sentinel run`".to_owned(),
             Self::LedgerUnavailable { .. } => {
-                "the operator has to make room on the ledger's disk, or make it writable".to_owned()
+                "the operator has to mend what keeps the ledger from being written: room on its disk, its rights, or a file that was changed".to_owned()
             }
             Self::EnforcementFailed { .. } => "the operator finds the cause in the agent's log".to_owned(),
             Self::AgentUnavailable { .. } => {

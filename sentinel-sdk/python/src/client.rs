@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use sentinel_proto::{ActionName, Annotations, ApprovalId, Money, Outcome, Payload, Tag};
@@ -33,6 +33,94 @@ impl Client {
         self.0
             .as_embedded()
             .ok_or_else(|| invalid("only embedded mode has that; here the host agent decides"))
+    }
+
+    fn at_once(&self, wish: &Wish<'_>) -> PyResult<Option<Begun>> {
+        if self.0.as_embedded().is_none() {
+            return Ok(None);
+        }
+        Ok(wish.of(&self.0)?.begin_at_once())
+    }
+}
+
+type Begun = Result<sentinel_sdk::Guard, sentinel_sdk::Error>;
+
+/// An action that is to be begun.
+struct Wish<'python> {
+    action: &'python str,
+    cost_usd: f64,
+    tags: Vec<String>,
+    inputs: &'python str,
+    risk_level: Option<&'python str>,
+    approval_seconds: Option<f64>,
+    needs_approval: bool,
+    annotations: Option<&'python str>,
+}
+
+impl Wish<'_> {
+    fn of(&self, client: &sentinel_sdk::Client) -> PyResult<sentinel_sdk::Action> {
+        let mut asked = client.action(self.action).cost_usd(self.cost_usd).inputs_json(self.inputs);
+        if let Some(annotations) = annotations(self.annotations)? {
+            asked = asked.annotations(annotations);
+        }
+        for tag in &self.tags {
+            asked = asked.tag(tag);
+        }
+        if let Some(level) = self.risk_level {
+            asked = asked.risk_level(level);
+        }
+        if self.needs_approval {
+            asked = asked.needs_approval();
+        }
+        Ok(match self.patience()? {
+            Some(patience) => asked.wait_for_approval(patience),
+            None => asked,
+        })
+    }
+
+    fn patience(&self) -> PyResult<Option<Duration>> {
+        let patience = self.approval_seconds.map(Duration::try_from_secs_f64).transpose();
+        patience.map_err(|error| invalid(&format!("an approval can't be waited for: {error}")))
+    }
+
+    /// Blocks, and gives the interpreter's lock away meanwhile. While a human is waited for, Ctrl-C ends the wait.
+    fn begin(&self, py: Python<'_>, client: &sentinel_sdk::Client) -> PyResult<Begun> {
+        let patience = self.patience()?;
+        let until = patience.and_then(|patience| Instant::now().checked_add(patience));
+        loop {
+            let asked = self.of(client)?.wait_for_approval(Duration::ZERO);
+            let error = match py.detach(|| asked.begin_blocking()) {
+                Err(error) if error.reason_code() == Some("APPROVAL_NEEDED") => error,
+                begun => return Ok(begun),
+            };
+            if patience == Some(Duration::ZERO) || error.approval().is_none() {
+                return Ok(Err(error));
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if let Err(no) = word_on(py, error, left)? {
+                return Ok(Err(no));
+            }
+        }
+    }
+}
+
+/// Waits for a human in a thread of its own, so that signals are answered here.
+fn word_on(py: Python<'_>, error: Error, patience: Option<Duration>) -> PyResult<Result<(), Error>> {
+    let (tell, mut told) = mpsc::sync_channel(1);
+    std::thread::Builder::new().name("sentinel-approval".to_owned()).spawn(move || {
+        // Maybe nobody listens any more.
+        drop(tell.send(error.await_approval_blocking(patience)));
+    })?;
+    loop {
+        let answer;
+        (answer, told) = py.detach(move || (told.recv_timeout(SIGNALS_ARE_LOOKED_FOR), told));
+        match answer {
+            Ok(word) => return Ok(word),
+            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(invalid("its wait for an approval broke off"));
+            }
+        }
     }
 }
 
@@ -68,28 +156,59 @@ impl Client {
     fn begin(
         &self,
         py: Python<'_>,
-        action: String,
+        action: &str,
         cost_usd: f64,
         tags: Vec<String>,
-        inputs: String,
-        risk_level: Option<String>,
+        inputs: &str,
+        risk_level: Option<&str>,
         approval_seconds: Option<f64>,
         needs_approval: bool,
         annotations: Option<&str>,
     ) -> PyResult<Guard> {
-        let annotations = self::annotations(annotations)?;
-        let patience = approval_seconds
-            .map(Duration::try_from_secs_f64)
-            .transpose()
-            .map_err(|error| invalid(&format!("an approval can't be waited for: {error}")))?;
-        let asked = Asked { action, cost_usd, tags, inputs, risk_level, needs_approval, annotations };
-        let begun = match py.detach(|| asked.begin(&self.0, Some(Duration::ZERO))) {
-            Err(error) if waits_for_human(&error) && patience != Some(Duration::ZERO) => {
-                asked.begin_when_approved(py, &self.0, patience)?
-            }
-            begun => begun,
+        let wish = Wish {
+            action,
+            cost_usd,
+            tags,
+            inputs,
+            risk_level,
+            approval_seconds,
+            needs_approval,
+            annotations,
+        };
+        // The interpreter's lock is kept only where nothing is waited for: to give it away and take it again costs as much as the decision.
+        let begun = match self.at_once(&wish)? {
+            Some(begun) => begun,
+            None => wish.begin(py, &self.0)?,
         };
         begun.map(Guard::new).map_err(|error| refused(&error))
+    }
+
+    /// Lets an action start, if nothing and nobody has to be waited for. None: something has to, and nothing has begun.
+    #[pyo3(signature = (action, cost_usd, tags, inputs, risk_level=None, approval_seconds=None, needs_approval=false, annotations=None))]
+    #[expect(clippy::too_many_arguments, reason = "Python passes each by itself")]
+    fn begin_at_once(
+        &self,
+        action: &str,
+        cost_usd: f64,
+        tags: Vec<String>,
+        inputs: &str,
+        risk_level: Option<&str>,
+        approval_seconds: Option<f64>,
+        needs_approval: bool,
+        annotations: Option<&str>,
+    ) -> PyResult<Option<Guard>> {
+        let wish = Wish {
+            action,
+            cost_usd,
+            tags,
+            inputs,
+            risk_level,
+            approval_seconds,
+            needs_approval,
+            annotations,
+        };
+        let begun = self.at_once(&wish)?.transpose();
+        begun.map(|guard| guard.map(Guard::new)).map_err(|error| refused(&error))
     }
 
     fn totals(&self, py: Python<'_>) -> PyResult<Totals> {
@@ -210,75 +329,6 @@ impl Client {
             py.detach(|| self.0.kernel_denials_blocking(within)).map_err(|error| refused(&error))?;
         Ok(denials.into_iter().map(|one| (one.id, one.attempt, one.fate, one.would_allow)).collect())
     }
-}
-
-/// An action that is asked for.
-#[derive(Debug)]
-struct Asked {
-    action: String,
-    cost_usd: f64,
-    tags: Vec<String>,
-    inputs: String,
-    risk_level: Option<String>,
-    needs_approval: bool,
-    annotations: Option<Annotations>,
-}
-
-impl Asked {
-    /// Blocks, and answers no signal.
-    fn begin(
-        &self,
-        client: &sentinel_sdk::Client,
-        patience: Option<Duration>,
-    ) -> Result<sentinel_sdk::Guard, Error> {
-        let mut asked = client.action(self.action.as_str()).cost_usd(self.cost_usd).inputs_json(&self.inputs);
-        if let Some(annotations) = &self.annotations {
-            asked = asked.annotations(annotations.clone());
-        }
-        for tag in &self.tags {
-            asked = asked.tag(tag.as_str());
-        }
-        if let Some(level) = &self.risk_level {
-            asked = asked.risk_level(level.as_str());
-        }
-        if self.needs_approval {
-            asked = asked.needs_approval();
-        }
-        if let Some(patience) = patience {
-            asked = asked.wait_for_approval(patience);
-        }
-        asked.begin_blocking()
-    }
-
-    /// Waits for a human in a thread of its own, so that Ctrl-C ends the wait. What is let start after that is ended as cancelled.
-    fn begin_when_approved(
-        self,
-        py: Python<'_>,
-        client: &sentinel_sdk::Client,
-        patience: Option<Duration>,
-    ) -> PyResult<Result<sentinel_sdk::Guard, Error>> {
-        let (tell, mut told) = mpsc::sync_channel(1);
-        let client = client.clone();
-        std::thread::Builder::new().name("sentinel-approval".to_owned()).spawn(move || {
-            // Where nobody listens any more, the guard is dropped.
-            drop(tell.send(self.begin(&client, patience)));
-        })?;
-        loop {
-            let answer;
-            (answer, told) = py.detach(move || (told.recv_timeout(SIGNALS_ARE_LOOKED_FOR), told));
-            match answer {
-                Ok(begun) => return Ok(begun),
-                Err(RecvTimeoutError::Timeout) => py.check_signals()?,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(invalid("its wait for an approval broke off"));
-                }
-            }
-        }
-    }
-}
-
-fn waits_for_human(error: &Error) -> bool {
-    error.reason_code() == Some("APPROVAL_NEEDED")
 }
 
 fn in_dollars(totals: sentinel_sdk::Totals) -> Totals {

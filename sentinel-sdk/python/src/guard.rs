@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
+use sentinel_proto::ActionId;
+use sentinel_sdk::{Ending, Settlement};
 
 use crate::refusal::{invalid, refused};
 
@@ -10,14 +12,18 @@ use crate::refusal::{invalid, refused};
 #[pyclass(frozen, module = "agent_sentinel._native")]
 #[derive(Debug)]
 pub(crate) struct Guard {
-    id: String,
+    id: ActionId,
     /// Until it is ended.
     guard: Mutex<Option<sentinel_sdk::Guard>>,
 }
 
 impl Guard {
     pub(crate) fn new(guard: sentinel_sdk::Guard) -> Self {
-        Self { id: guard.id().to_string(), guard: Mutex::new(Some(guard)) }
+        Self { id: guard.id(), guard: Mutex::new(Some(guard)) }
+    }
+
+    fn take(&self) -> Option<sentinel_sdk::Guard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -35,13 +41,13 @@ impl Drop for Guard {
 impl Guard {
     /// The action's id, as in the ledger.
     #[getter]
-    fn id(&self) -> &str {
-        &self.id
+    fn id(&self) -> String {
+        self.id.to_string()
     }
 
     /// It never ran, and why not. Refunded where the process decides for itself.
     fn abort(&self, py: Python<'_>, cause: &str) {
-        if let Some(guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(guard) = self.take() {
             py.detach(|| guard.withdraw(cause));
         }
     }
@@ -56,23 +62,46 @@ impl Guard {
         actual_cost_usd: Option<f64>,
         annotations: Option<&str>,
     ) -> PyResult<bool> {
-        let outcome = match outcome {
-            "success" => sentinel_sdk::Ending::Success,
-            "error" => sentinel_sdk::Ending::Error,
-            "cancelled" => sentinel_sdk::Ending::Cancelled,
-            other => return Err(invalid(&format!("`{other}` is no way for an action to end"))),
-        };
-        let Some(mut guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Ok(false);
-        };
+        let ending = ending(outcome)?;
+        let Some(mut guard) = self.take() else { return Ok(false) };
         let annotations = crate::client::annotations(annotations);
         if let Ok(Some(annotations)) = &annotations {
             guard.annotate(annotations.clone());
         }
         let cost = actual_cost_usd.map_or(Ok(()), |cost| guard.actual_cost_usd(cost));
-        let settlement = py.detach(|| guard.end_with_json(outcome, outputs));
+        let settlement = match guard.end_at_once(ending, outputs) {
+            Ok(settlement) => settlement,
+            Err(guard) => py.detach(|| guard.end_with_json(ending, outputs)),
+        };
         cost.map_err(|error| refused(&error))?;
         annotations?;
-        Ok(matches!(settlement, sentinel_sdk::Settlement::Acknowledged | sentinel_sdk::Settlement::Sent))
+        Ok(matches!(settlement, Settlement::Acknowledged | Settlement::Sent))
+    }
+
+    /// The same, if nothing has to be waited for. False: something has to, or what is said of it can't be read; the action goes on.
+    #[pyo3(signature = (outcome, outputs, annotations=None))]
+    fn end_at_once(&self, outcome: &str, outputs: &str, annotations: Option<&str>) -> PyResult<bool> {
+        let ending = ending(outcome)?;
+        let Ok(annotations) = crate::client::annotations(annotations) else { return Ok(false) };
+        let Some(mut guard) = self.take() else { return Ok(true) };
+        if let Some(annotations) = annotations {
+            guard.annotate(annotations);
+        }
+        match guard.end_at_once(ending, outputs) {
+            Ok(_settled) => Ok(true),
+            Err(guard) => {
+                *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn ending(outcome: &str) -> PyResult<Ending> {
+    match outcome {
+        "success" => Ok(Ending::Success),
+        "error" => Ok(Ending::Error),
+        "cancelled" => Ok(Ending::Cancelled),
+        other => Err(invalid(&format!("`{other}` is no way for an action to end"))),
     }
 }

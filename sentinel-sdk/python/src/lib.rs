@@ -1,9 +1,11 @@
 //! What the Python package `agent_sentinel` is built on: the blocking client, and the authority in the process.
 //!
-//! Invariant: whatever goes wrong is a Python exception with a text of ours, never a panic's; and nothing waits while it holds the interpreter's lock.
+//! Invariant: whatever goes wrong is a Python exception with a text of ours, never a panic's; and nothing waits for others while it holds the
+//! interpreter's lock.
 
 mod client;
 mod guard;
+mod json;
 mod recording;
 mod refusal;
 
@@ -25,6 +27,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<guard::Guard>()?;
     module.add_class::<recording::Recording>()?;
     module.add_function(wrap_pyfunction!(intervention, module)?)?;
+    module.add_function(wrap_pyfunction!(json::json, module)?)?;
+    module.add_function(wrap_pyfunction!(json::json_of_call, module)?)?;
     module.add("Diverged", module.py().get_type::<recording::Diverged>())?;
     module.add("Refused", module.py().get_type::<refusal::Refused>())?;
     Ok(())

@@ -54,24 +54,8 @@ class Interruptions(GuardCase):
 
         asyncio.run(main())
 
-    def test_a_task_that_is_cancelled_before_its_action_begins_does_not_run_it(self) -> None:
-        async def main() -> None:
-            @guarded_action(name="hardly_begins")
-            async def waits() -> None:
-                self.fail("it ran")
-
-            task = asyncio.ensure_future(waits())
-            await asyncio.sleep(0)
-            task.cancel()
-            with self.assertRaises(asyncio.CancelledError):
-                await task
-
-        asyncio.run(main())
-        # It may have been let start meanwhile.
-        self.wait_until(lambda: self.outcomes("hardly_begins") in ([], ["cancelled"]))
-
     def test_a_timeout_around_an_action_cancels_it(self) -> None:
-        @guarded_action(name="times_out")
+        @guarded_action(name="waits")
         async def waits() -> None:
             await asyncio.sleep(600)
 
@@ -81,7 +65,7 @@ class Interruptions(GuardCase):
 
         with self.assertRaises(asyncio.TimeoutError):
             asyncio.run(main())
-        self.assertEqual(self.outcomes("times_out"), ["cancelled"])
+        self.assertEqual(self.outcomes("waits"), ["cancelled"])
 
     def test_ctrl_c_in_a_body_ends_it_as_cancelled(self) -> None:
         process = self.python(
@@ -171,6 +155,8 @@ class Processes(GuardCase):
                 paid()
 
         threads = [self.start(act) for _ in range(4)]
+        # Also where this test fails: they would go on for ever.
+        self.addCleanup(stop.append, True)
         for _ in range(20):
             child = os.fork()
             if child == 0:

@@ -93,6 +93,21 @@ class RemotePolicies(unittest.TestCase):
         PolicyEngine.load_from_yaml(path)
         self.assertEqual(self.in_force(), (3.0, []))
 
+    def test_a_refresh_does_not_make_up_for_a_configuration_that_is_none(self) -> None:
+        self.enable(refresh_interval=0.05)
+        with self.assertRaises(ConfigurationError):
+            PolicyEngine.configure(run_budget=-1.0)
+        asked = len(self.platform.requests)
+        deadline = time.monotonic() + 10
+        while len(self.platform.requests) < asked + 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with self.assertRaises(PolicyViolationError):
+            pay()
+        with self.assertRaises(ConfigurationError):
+            self.enable()
+        PolicyEngine.configure(run_budget=9.0)
+        pay()
+
     def test_after_a_stop_what_the_platform_said_last_goes_on_to_hold(self) -> None:
         self.platform.policies = [{"denied_actions": ["drop_table"]}]
         self.enable()

@@ -28,6 +28,7 @@
 //!
 //! Invariant: an authority that can't take its turn, or whose policy could not be read, lets nothing start.
 
+mod ids;
 mod policy;
 mod share;
 
@@ -127,78 +128,49 @@ impl Embedded {
 
     /// Does something in this process's turn.
     fn with<T>(&self, turn: impl FnOnce(&mut Share) -> Result<T, Denial>) -> Result<T, Denial> {
-        let policy = self.policy();
-        let share = self.share.get_or_make(|_parents| Mutex::new(None));
-        let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut own = match (share.take(), &self.session) {
+        turn(self.share(&mut self.own_share().lock().unwrap_or_else(PoisonError::into_inner))?)
+    }
+
+    fn own_share(&self) -> &Mutex<Option<Share>> {
+        self.share.get_or_make(|_parents| Mutex::new(None))
+    }
+
+    /// This process's share, which follows its policy.
+    fn share<'own>(&self, own: &'own mut Option<Share>) -> Result<&'own mut Share, Denial> {
+        let share = match (own, &self.session) {
             (Some(share), _) => share,
-            (None, Ok(session)) => Share::join(&self.ledger, session)?,
+            (none, Ok(session)) => none.insert(Share::join(&self.ledger, session)?),
             (None, Err(cause)) => return Err(share::invalid(cause)),
         };
-        own.follow(&policy)?;
-        let done = turn(&mut own);
-        *share = Some(own);
-        done
+        share.follow(&self.policy())?;
+        Ok(share)
     }
 
     /// Answers as the host agent does.
     pub(crate) fn answer(&self, request: Request) -> Reply {
-        let number = number_of(&request);
-        let refused = |denial: Denial| {
-            Reply::Refused(Refused {
-                request: number,
-                code: RefusalCode::Failed,
-                message: denial.to_string(),
-            })
-        };
-        match request {
-            Request::Begin(begin) => {
-                let request = begin.request;
-                let answer = self
-                    .with(|share| share.begin(begin))
-                    .unwrap_or_else(|denial| share::denied(request, denial));
-                Reply::Decision(Box::new(answer))
-            }
-            Request::End(end) => {
-                let settled = self.with(|share| share.end(end)).unwrap_or(false);
-                Reply::Ended(Ended { request: number.unwrap_or(0), settled })
-            }
-            Request::AwaitApproval(of) => match self.with(|share| share.word_on(of.approval)) {
-                Ok(Some(word)) => approval(of.request, of.approval, word),
-                Ok(None) => Reply::Refused(Refused {
-                    request: number,
-                    code: RefusalCode::Busy,
-                    message: "nobody has spoken yet".to_owned(),
-                }),
-                Err(denial) => refused(denial),
-            },
-            Request::CancelApproval(of) => {
-                let cancelled = self.with(|share| share.cancel(of.approval));
-                match cancelled {
-                    Ok(()) => {
-                        let cause = "it was cancelled by who asked for it".to_owned();
-                        let reason = Reason::ApprovalCancelled { cause };
-                        approval(of.request, of.approval, Err(Denial { reason, rule: None }))
-                    }
-                    Err(denial) => refused(denial),
-                }
-            }
-            Request::Totals(ask) => match self.with(|share| share.totals(ask.request)) {
-                Ok(totals) => Reply::Totals(totals),
-                Err(denial) => refused(denial),
-            },
-            Request::ResetRun(ask) => match self.with(|share| share.reset_run(ask.request)) {
-                Ok(totals) => Reply::Totals(totals),
-                Err(denial) => refused(denial),
-            },
-            Request::Denials(ask) => {
-                Reply::Denials(sentinel_proto::app::DenialList { request: ask.request, denials: Vec::new() })
-            }
-            Request::Hello(_) => refused(Denial {
-                reason: Reason::InvalidRequest { cause: "there is no conversation here".to_owned() },
-                rule: None,
-            }),
+        let mut own = self.own_share().lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Request::End(_), Some(share)) = (&request, own.as_mut()) {
+            // What runs may end, whatever has become of the policy.
+            return answered(request, Ok(share));
         }
+        let reply = answered(request.clone(), self.share(&mut own));
+        if own.as_mut().is_some_and(|share| share.forget_if_over(&reply)) {
+            return answered(request, self.share(&mut own));
+        }
+        reply
+    }
+
+    /// Answers a request that takes one turn, if nobody else has the turn and nothing else has to be waited for.
+    pub(crate) fn answer_at_once(&self, request: Request) -> Option<Reply> {
+        let mut own = match self.own_share().try_lock() {
+            Ok(own) => own,
+            Err(TryLockError::Poisoned(own)) => own.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let share = own.as_mut()?;
+        let reply = share.at_once(&self.policy(), |share| answered(request, Ok(share)))?;
+        // Then the session begins anew, which takes more than a turn.
+        (!share.forget_if_over(&reply)).then_some(reply)
     }
 
     /// Takes back an action that was let start and never ran.
@@ -241,6 +213,55 @@ impl Embedded {
     /// The ledger can't be written.
     pub fn reset_session(&self) -> Result<(), Denial> {
         self.with(|share| share.reset_session())
+    }
+}
+
+/// What is answered in that share's turn, or where there is none.
+fn answered(request: Request, share: Result<&mut Share, Denial>) -> Reply {
+    let number = number_of(&request);
+    let refused = |denial: Denial| {
+        Reply::Refused(Refused { request: number, code: RefusalCode::Failed, message: denial.to_string() })
+    };
+    match request {
+        Request::Begin(begin) => {
+            let request = begin.request;
+            let answer = share.and_then(|share| share.begin(begin));
+            Reply::Decision(Box::new(answer.unwrap_or_else(|denial| share::denied(request, denial))))
+        }
+        Request::End(end) => {
+            let settled = share.and_then(|share| share.end(end)).unwrap_or(false);
+            Reply::Ended(Ended { request: number.unwrap_or(0), settled })
+        }
+        Request::AwaitApproval(of) => match share.and_then(|share| share.word_on(of.approval)) {
+            Ok(Some(word)) => approval(of.request, of.approval, word),
+            Ok(None) => Reply::Refused(Refused {
+                request: number,
+                code: RefusalCode::Busy,
+                message: "nobody has spoken yet".to_owned(),
+            }),
+            Err(denial) => refused(denial),
+        },
+        Request::CancelApproval(of) => match share.and_then(|share| share.cancel(of.approval)) {
+            Ok(()) => {
+                let cause = "it was cancelled by who asked for it".to_owned();
+                let reason = Reason::ApprovalCancelled { cause };
+                approval(of.request, of.approval, Err(Denial { reason, rule: None }))
+            }
+            Err(denial) => refused(denial),
+        },
+        Request::Totals(ask) => {
+            share.and_then(|share| share.totals(ask.request)).map_or_else(refused, Reply::Totals)
+        }
+        Request::ResetRun(ask) => {
+            share.and_then(|share| share.reset_run(ask.request)).map_or_else(refused, Reply::Totals)
+        }
+        Request::Denials(ask) => {
+            Reply::Denials(sentinel_proto::app::DenialList { request: ask.request, denials: Vec::new() })
+        }
+        Request::Hello(_) => refused(Denial {
+            reason: Reason::InvalidRequest { cause: "there is no conversation here".to_owned() },
+            rule: None,
+        }),
     }
 }
 

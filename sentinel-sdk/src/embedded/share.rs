@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use sentinel_authority::{Limits, Member, NewPolicy, SharedAuthority, SharedTurn, Step};
 use sentinel_engine::{ActionRequest, Event, Fact, Now, Operator, Policy, ScopeId};
-use sentinel_proto::app::{Answer, Begin, End, MAX_TAGS, PendingApproval, RequestId, Totals};
+use sentinel_proto::app::{Answer, Begin, End, MAX_TAGS, PendingApproval, Reply, RequestId, Totals};
 use sentinel_proto::{
     ActionId, ActionName, Annotations, ApprovalId, Decision, Denial, Money, Outcome, Payload, Reason,
     SessionId, SessionName, Tag,
@@ -16,6 +16,8 @@ use sentinel_proto::{
 use uuid::Uuid;
 
 use super::EmbeddedPolicy;
+use super::ids::Ids;
+use crate::pool::own_pid;
 
 /// What stands in the ledger for what this mode enforces.
 const TIER: &str = "advisory";
@@ -23,6 +25,8 @@ const TIER: &str = "advisory";
 const UNCONFIGURED: &str = "unconfigured";
 /// Processes that died are looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How large a part of the ledger becomes: so large that the disk is rarely waited for, and so small that a process starts on it within a moment.
+const LIMITS: Limits = Limits { segment_bytes: 2 << 20, ..Limits::DEFAULT };
 /// Closed approvals that are remembered.
 const MOST_CLOSED: usize = 64;
 
@@ -72,6 +76,7 @@ pub struct Record {
 pub(super) struct Share {
     shared: SharedAuthority,
     member: Member,
+    ids: Ids,
     session: SessionId,
     name: SessionName,
     /// The policy that is in force here, and its text's digest.
@@ -94,7 +99,7 @@ fn now() -> Now {
     }
 }
 
-fn unavailable(error: impl std::fmt::Display) -> Denial {
+pub(super) fn unavailable(error: impl std::fmt::Display) -> Denial {
     Denial { reason: Reason::LedgerUnavailable { cause: error.to_string() }, rule: None }
 }
 
@@ -119,10 +124,11 @@ impl Share {
     pub(super) fn join(ledger: &Path, name: &SessionName) -> Result<Self, Denial> {
         let (number, _) = Uuid::new_v4().as_u64_pair();
         let member = Member::new(number);
-        let shared = SharedAuthority::join(ledger, Limits::default(), member, now()).map_err(unavailable)?;
+        let shared = SharedAuthority::join(ledger, LIMITS, member, now()).map_err(unavailable)?;
         Ok(Self {
             shared,
             member,
+            ids: Ids::default(),
             session: SessionId(0),
             name: name.clone(),
             policy: Arc::new(Policy::empty()),
@@ -132,8 +138,45 @@ impl Share {
         })
     }
 
+    /// Does something in this process's turn, if nobody else has it and nothing has to be waited for first.
+    pub(super) fn at_once<T>(
+        &mut self,
+        policy: &EmbeddedPolicy,
+        turn: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let is_free = self.follows(policy) && self.shared.reserve_turn(now());
+        is_free.then(|| {
+            let done = turn(self);
+            self.shared.give_back();
+            done
+        })
+    }
+
+    /// Whether its session is over, which happens where somebody has taken its ledger away: it is to begin anew.
+    pub(super) fn forget_if_over(&mut self, reply: &Reply) -> bool {
+        let is_over = matches!(reply, Reply::Decision(answer)
+            if answer.denial.as_ref().is_some_and(|denial| denial.reason == Reason::SessionEnded));
+        if is_over {
+            self.sha256 = None;
+        }
+        is_over
+    }
+
+    /// Whether this policy is in force.
+    fn follows(&self, policy: &EmbeddedPolicy) -> bool {
+        let sha256 = match policy {
+            EmbeddedPolicy::Failed(_) => return false,
+            EmbeddedPolicy::Unconfigured => "",
+            EmbeddedPolicy::Configured { sha256, .. } => sha256,
+        };
+        self.sha256.as_deref() == Some(sha256)
+    }
+
     /// Decides by this policy from now on.
     pub(super) fn follow(&mut self, policy: &EmbeddedPolicy) -> Result<(), Denial> {
+        if self.follows(policy) {
+            return Ok(());
+        }
         let (rules, name, sha256) = match policy {
             EmbeddedPolicy::Failed(cause) => return Err(invalid(cause.clone())),
             EmbeddedPolicy::Unconfigured => (Arc::new(Policy::empty()), UNCONFIGURED, ""),
@@ -141,9 +184,6 @@ impl Share {
                 (Arc::clone(policy), name.as_str(), sha256.as_str())
             }
         };
-        if self.sha256.as_deref() == Some(sha256) {
-            return Ok(());
-        }
         let now = now();
         let mut turn = self.shared.take_turn(now).map_err(unavailable)?;
         let authority = &mut *turn.authority;
@@ -215,7 +255,7 @@ impl Share {
         if begin.tags.len() > MAX_TAGS {
             return Err(invalid(format!("{} tags; at most {MAX_TAGS} are allowed", begin.tags.len())));
         }
-        let action_id = ActionId(Uuid::new_v4());
+        let action_id = ActionId(self.ids.make()?);
         let asked = Box::new(ActionRequest {
             action_id,
             session: self.session,
@@ -225,10 +265,10 @@ impl Share {
             tags: begin.tags,
             risk: begin.risk_level,
             needs_approval: begin.needs_approval,
-            approval_id: ApprovalId(Uuid::new_v4()),
+            approval_id: ApprovalId(self.ids.make()?),
             inputs: begin.inputs,
             annotations: begin.annotations,
-            pid: std::process::id(),
+            pid: own_pid(),
         });
         let (turn, now) = self.turn()?;
         if turn.authority.is_nearly_full() {
@@ -359,7 +399,7 @@ impl Share {
     }
 
     pub(super) fn record(&mut self, record: Record) -> Result<ActionId, Denial> {
-        let action_id = ActionId(Uuid::new_v4());
+        let action_id = ActionId(self.ids.make()?);
         let session = self.session;
         let Record { action, cost, outcome, tags, duration, inputs, outputs, annotations } = record;
         self.step(Event::Record(Box::new(sentinel_engine::Recorded {

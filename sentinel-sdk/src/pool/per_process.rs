@@ -3,11 +3,55 @@
 //! Invariant: what is handed out was made by the calling process. A child makes its own at its first use, without
 //! touching any lock of its parent's: another thread may have held it when the process forked.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-/// The pid of the calling process.
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+/// A page that the kernel empties in a forked child. Null: not made yet.
+static WIPED: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+const PAGE_BYTES: usize = 4096;
+
+/// The pid of the calling process. The kernel is asked once in each: it is asked for with every action, several times.
 pub(crate) fn own_pid() -> u32 {
-    std::process::id()
+    let mut page = WIPED.load(Ordering::Acquire);
+    if page.is_null() {
+        page = wiped_page();
+    }
+    // SAFETY: null, or a page that is never unmapped, of which any bytes are valid.
+    let Some(kept) = (unsafe { page.as_ref() }) else { return std::process::id() };
+    match kept.load(Ordering::Relaxed) {
+        0 => {
+            let pid = std::process::id();
+            kept.store(pid, Ordering::Relaxed);
+            pid
+        }
+        pid => pid,
+    }
+}
+
+/// Makes the page; null where the kernel can't.
+#[cold]
+fn wiped_page() -> *mut AtomicU32 {
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping of memory that is nobody's.
+    let made = unsafe { mmap_anonymous(std::ptr::null_mut(), PAGE_BYTES, access, MapFlags::PRIVATE) };
+    let Ok(made) = made else { return std::ptr::null_mut() };
+    // SAFETY: it was just mapped, with this length.
+    let is_wiped = unsafe { madvise(made, PAGE_BYTES, Advice::LinuxWipeOnFork) }.is_ok();
+    if is_wiped {
+        let null = std::ptr::null_mut();
+        match WIPED.compare_exchange(null, made.cast(), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_null) => return made.cast(),
+            Err(first) => {
+                // SAFETY: it was never published.
+                let _unmapped = unsafe { munmap(made, PAGE_BYTES) };
+                return first;
+            }
+        }
+    }
+    // SAFETY: as above.
+    let _unmapped = unsafe { munmap(made, PAGE_BYTES) };
+    std::ptr::null_mut()
 }
 
 /// One value for each process that comes by.

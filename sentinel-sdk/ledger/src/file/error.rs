@@ -44,6 +44,20 @@ pub enum LedgerError {
         /// What the reader says.
         cause: String,
     },
+    /// It has become shorter while it was written.
+    #[error(
+        "`{path}` has {bytes} bytes, and {expected} are known to have been written; restore the file, or move it and `{head}` away to begin anew, which is recorded"
+    )]
+    Shortened {
+        /// Which.
+        path: PathBuf,
+        /// Its head file.
+        head: PathBuf,
+        /// Its length now.
+        bytes: u64,
+        /// Its length as it is known.
+        expected: u64,
+    },
     /// It ends before a line that is known to have been written.
     #[error(
         "`{path}` ends with line {found}, and line {expected} with hash {hash} is known to have been written; restore the file, or move it and `{head}` away to begin anew, which is recorded"

@@ -28,10 +28,15 @@ pub struct Limits {
     pub quota_bytes: u64,
 }
 
-impl Default for Limits {
+impl Limits {
     /// 1 MiB, some 2,500 lines, is folded within a moment at a start; 8 GiB in all.
+    pub const DEFAULT: Self = Self { segment_bytes: 1 << 20, quota_bytes: 8 << 30 };
+}
+
+impl Default for Limits {
+    /// [`Limits::DEFAULT`].
     fn default() -> Self {
-        Self { segment_bytes: 1 << 20, quota_bytes: 8 << 30 }
+        Self::DEFAULT
     }
 }
 
@@ -272,12 +277,11 @@ impl FileLog {
         on_line: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), LedgerError> {
         if length < self.length {
-            return Err(LedgerError::HeadMissing {
+            return Err(LedgerError::Shortened {
                 path: self.path.clone(),
                 head: head_file(&self.path),
-                found: length,
-                expected: self.head.seq,
-                hash: self.head.hash.clone(),
+                bytes: length,
+                expected: self.length,
             });
         }
         let failed = |cause| LedgerError::Io { path: self.path.clone(), what: "read", cause };
@@ -356,6 +360,12 @@ impl FileLog {
 
     fn used(&self) -> u64 {
         self.rotated_bytes.saturating_add(self.length)
+    }
+
+    /// Whether what is in the file has to be looked at before anything can be appended.
+    #[must_use]
+    pub const fn is_poisoned(&self) -> bool {
+        self.poisoned
     }
 
     /// The file.

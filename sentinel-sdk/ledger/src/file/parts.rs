@@ -94,7 +94,10 @@ pub(super) fn begin(
         rustix::fs::flock(&new, sharing.lock())?;
         new.write_all(first_line)?;
         new.sync_all()?;
-        old.sync_data()?;
+        // Of a shared ledger nothing is on the disk before the kernel brings it there but the state that a part begins with.
+        if sharing == Sharing::Nobody {
+            old.sync_data()?;
+        }
         // One that was moved away has the name that its mover gave it.
         if is_at(old, path) {
             let name = rotated(path, first_seq);
@@ -104,7 +107,9 @@ pub(super) fn begin(
             }
         }
         std::fs::rename(&unready, path)?;
-        File::open(folder_of(path))?.sync_all()?;
+        if sharing == Sharing::Nobody {
+            File::open(folder_of(path))?.sync_all()?;
+        }
         Ok(new)
     })();
     if made.is_err() {

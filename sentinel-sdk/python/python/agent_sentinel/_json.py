@@ -12,6 +12,8 @@ import re
 import uuid
 from typing import Any
 
+from . import _native
+
 # Deeper nesting is cut: the ledger's readers have a limit too.
 MOST_DEPTH = 100
 # A text that stands for a value is no longer than this.
@@ -26,6 +28,18 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 def encoded(value: Any) -> str:
     """The JSON text of a value."""
+    text = _native.json(value)
+    return _encoded(value) if text is None else text
+
+
+def encoded_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The JSON text of what a function is called with."""
+    text = _native.json_of_call(args, kwargs)
+    return _encoded({"args": args, "kwargs": kwargs}) if text is None else text
+
+
+def _encoded(value: Any) -> str:
+    """The same, for what isn't plain."""
     try:
         text = _ENCODER.encode(value)
     except Exception:  # a cycle, a key that is no text, NaN, a property that raises: one value at a time, then

@@ -89,6 +89,8 @@ class Runtime:
         self._warned = False
         self._has_read_environment = False
         self._instead: Optional[Path] = None
+        # Once something was asked of it, and no agent was there: nobody else is looked for again.
+        self._is_alone = False
 
     def own(self) -> _native.Client:
         """The authority in this process. `$AGENT_SENTINEL_HOME` is read once, when it is first needed."""
@@ -102,9 +104,14 @@ class Runtime:
                         made.fail_policy(self._failed)
                     elif self._policy is not None:
                         made.set_policy(*self._policy)
+                    self._is_alone = self.agent() is None
                     self._own = made
                 client = self._own
         return client
+
+    def sole(self) -> Optional[_native.Client]:
+        """The authority in this process, where it has decided before, nobody else decides, and a policy says how."""
+        return self._own if self._is_alone and self._policy is not None else None
 
     def _home(self) -> Path:
         """The folder of this process's own account.
@@ -122,7 +129,7 @@ class Runtime:
 
     def agent(self) -> Optional[_native.Client]:
         """The host agent, where there is one."""
-        if self._agent is None:
+        if self._agent is None and not self._is_alone:
             socket = os.environ.get(SOCKET)
             if not socket:
                 return None
@@ -140,6 +147,20 @@ class Runtime:
                 raise ConfigurationError(_message(refused)) from None
             self._policy = None if text is None else (name, text)
             self._failed = None
+
+    def summary_of(self, name: str, text: str) -> str:
+        """What a policy says, as JSON, without putting it in force. Raises `ConfigurationError`."""
+        try:
+            apart = _native.Client.embedded(str(self._home()))
+            apart.set_policy(name, text)
+            return apart.policy_summary()
+        except _native.Refused as refused:
+            raise ConfigurationError(_message(refused)) from None
+
+    def failure(self) -> Optional[str]:
+        """Why nothing may start, where a policy could not be read."""
+        self._read_environment()
+        return self._failed
 
     def fail_policy(self, cause: str) -> None:
         """Lets nothing start from now on: there is a policy, but nobody knows what it says."""
@@ -203,7 +224,8 @@ class Runtime:
                 "configure one that is right, or correct its file and load it again"
             )
         try:
-            own = self.own().begin(*(request if own_patience is None else request._replace(patience=own_patience)))
+            patience = request.patience if own_patience is None else own_patience
+            own = self.own().begin(*request[:5], patience, request.needs_approval, request.annotations)
         except _native.Refused as refused:
             raise told(refused) from None
         try:
@@ -212,7 +234,7 @@ class Runtime:
             if agent is None:
                 return Begun(own, None)
             # The program's own wish for a word is its own account's business; the operator's policy has its own.
-            return Begun(own, agent.begin(*request._replace(needs_approval=False)))
+            return Begun(own, agent.begin(*request[:6], False, request.annotations))
         except _native.Refused as refused:
             error = told(refused)
             error.details["decided_by"] = "host"

@@ -10,7 +10,7 @@ import datetime
 import logging
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from ._carry import carried
 
@@ -44,13 +44,21 @@ class ComplianceMetadata:
         return told
 
 
+class HasId(Protocol):
+    """An action in flight."""
+
+    @property
+    def id(self) -> str:
+        """As in the ledger."""
+
+
 class Body:
     """The body of an action while it runs: a context of its own, for what is said inside."""
 
-    __slots__ = ("action_id", "around", "metadata")
+    __slots__ = ("action", "around", "metadata")
 
-    def __init__(self, action_id: str, metadata: Optional[ComplianceMetadata] = None) -> None:
-        self.action_id = action_id
+    def __init__(self, action: HasId, metadata: Optional[ComplianceMetadata] = None) -> None:
+        self.action = action
         # None until something is said.
         self.metadata = metadata
         self.around: Optional[Body] = None

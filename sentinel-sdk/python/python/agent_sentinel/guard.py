@@ -11,12 +11,12 @@ import functools
 import inspect
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import Any, Callable, Optional, TypeVar, cast
+from typing import Any, Callable, Optional, TypeVar, Union, cast
 
-from . import _modes
+from . import _modes, _native
 from ._denials import explain
-from ._json import encoded
-from ._runtime import Begun, Request, runtime
+from ._json import encoded, encoded_call
+from ._runtime import Begun, Request, runtime, told
 from ._threads import apart, in_thread
 from .approval import ApprovalResponse, asked, handlers_run_on
 from .compliance import Body, ComplianceMetadata, current_body
@@ -32,6 +32,8 @@ _NOTHING = "null"
 _RECORDED = ("agent_id", "run_id", "task_id", "mission_id")
 # Of a generator so many items are recorded.
 _MOST_ITEMS = 1000
+# What can't be awaited, without a look at more than its type.
+_NEVER_AWAITED = frozenset({bool, bytes, dict, float, int, list, str, tuple, type(None)})
 
 
 class _Action:
@@ -65,9 +67,16 @@ class _Action:
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
         # Before the body: it may change what it was called with.
-        inputs = encoded({"args": args, "kwargs": kwargs})
+        inputs = encoded_call(args, kwargs)
         who = self.identity.within(identity())
         annotations = _annotations(who, current_body())
+        # The way of most: nobody but this process's policy is asked.
+        own = runtime.sole()
+        if own is not None and not KillSwitchClient.is_configured():
+            try:
+                return Running(own.begin(*self._asked(inputs, annotations)))
+            except _native.Refused as refused:
+                self._raise_unless_needed(refused)
         request = Request(
             self.name, self.cost_usd, self.tags, inputs, self.risk_level, self.patience, self.needs_human, annotations
         )
@@ -77,6 +86,29 @@ class _Action:
         begun, response = asked(request, self.description, {"args": args, "kwargs": kwargs}, check)
         return Running(begun, None if response is None else _approved(response))
 
+    def begin_at_once(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Optional[Running]:
+        """The same, where nothing and nobody has to be waited for; none where it has to."""
+        own = runtime.sole()
+        if own is None or KillSwitchClient.is_configured():
+            return None
+        annotations = _annotations(self.identity.within(identity()), current_body())
+        try:
+            begun = own.begin_at_once(*self._asked(encoded_call(args, kwargs), annotations))
+        except _native.Refused as refused:
+            self._raise_unless_needed(refused)
+            return None
+        return None if begun is None else Running(begun)
+
+    def _asked(self, inputs: str, annotations: Optional[str]) -> _Asked:
+        """As this process's authority is asked, which waits for nobody outside of it unless that was declared."""
+        patience = 0.0 if self.patience is None else self.patience
+        return self.name, self.cost_usd, self.tags, inputs, self.risk_level, patience, self.needs_human, annotations
+
+    def _raise_unless_needed(self, refused: _native.Refused) -> None:
+        """Raises what was refused, unless it lacks but a human's word that this process can ask for: then it is asked for again."""
+        if refused.args[0] != "APPROVAL_NEEDED" or self.patience is not None:
+            raise told(refused) from None
+
     def _check(self, who: Identity) -> None:
         """What may keep it from running beside the policy."""
         KillSwitchClient.check(who.agent_id, who.run_id, who.mission_id)
@@ -84,7 +116,10 @@ class _Action:
             _modes.check(self.name, self.impact, self.fail_closed)
 
     async def begin_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
-        """In a thread, so that the loop goes on. One that nobody waits for any more is ended as cancelled."""
+        """In a thread, where something has to be waited for: the loop goes on. One that nobody waits for any more is ended as cancelled."""
+        at_once = self.begin_at_once(args, kwargs)
+        if at_once is not None:
+            return at_once
         with handlers_run_on(asyncio.get_running_loop()):
             begun = in_thread(self.begin, args, kwargs)
         try:
@@ -95,34 +130,50 @@ class _Action:
 
     def replayed(self, replay: ReplayMode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What was recorded of this call."""
-        return replay.answer(self.name, encoded({"args": args, "kwargs": kwargs}), self.tags)
+        return replay.answer(self.name, encoded_call(args, kwargs), self.tags)
 
 
-class Running:
+_Asked = tuple[str, float, list[str], str, Optional[str], float, bool, Optional[str]]
+
+
+class Running(Body):
     """An action whose body runs."""
 
-    __slots__ = ("_begun", "began", "body")
+    __slots__ = ("_begun", "began")
 
-    def __init__(self, begun: Begun, metadata: Optional[ComplianceMetadata]) -> None:
+    def __init__(self, begun: Union[Begun, _native.Guard], metadata: Optional[ComplianceMetadata] = None) -> None:
+        self.action = begun
+        self.around = None
+        self.metadata = metadata
         self._begun = begun
         self.began = time.monotonic()
-        self.body = Body(begun.id, metadata)
 
     def end(self, outcome: str, outputs: str) -> None:
         """It ends, with what was said of it meanwhile."""
-        metadata = self.body.metadata
-        said = None if metadata is None else encoded({"compliance_metadata": metadata.to_dict()})
-        self._begun.end(outcome, outputs, None, said)
+        try:
+            self._begun.end(outcome, outputs, None, self._said())
+        except _native.Refused as refused:
+            raise told(refused) from None
+
+    async def end_async(self, outcome: str, outputs: str) -> None:
+        """The same, in a thread where something has to be waited for."""
+        begun = self._begun
+        if isinstance(begun, _native.Guard) and begun.end_at_once(outcome, outputs, self._said()):
+            return
+        await asyncio.shield(in_thread(self.end, outcome, outputs))
+
+    def _said(self) -> Optional[str]:
+        return None if self.metadata is None else encoded({"compliance_metadata": self.metadata.to_dict()})
 
 
 def _annotations(who: Identity, around: Optional[Body]) -> Optional[str]:
     """What else is recorded at its begin, as JSON; none where there is nothing."""
     if around is None and who is NOBODY:
         return None
-    told = {key: value for key, value in who._asdict().items() if value is not None and key in _RECORDED}
+    said = {key: value for key, value in who._asdict().items() if value is not None and key in _RECORDED}
     if around is not None:
-        told["parent"] = around.action_id
-    return encoded(told) if told else None
+        said["parent"] = around.action.id
+    return encoded(said) if said else None
 
 
 def _approved(response: ApprovalResponse) -> ComplianceMetadata:
@@ -258,15 +309,17 @@ def _plain(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
         if replay is not None:
             return action.replayed(replay, args, kwargs)
         begun = action.begin(args, kwargs)
-        body = begun.body
-        body.enter()
+        begun.enter()
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
             _failed(begun, error)
             raise
         finally:
-            body.leave()
+            begun.leave()
+        if type(result) in _NEVER_AWAITED:
+            begun.end("success", encoded(result))
+            return result
         # A plain function that returns what is to be awaited ends when that does.
         if isinstance(result, asyncio.Future):
             result.add_done_callback(functools.partial(_done, begun))
@@ -293,15 +346,15 @@ def _done(begun: Running, result: asyncio.Future[Any]) -> None:
 
 async def _ended(made: Callable[[], Any], begun: Running) -> Any:
     """Awaits the body, and tells how it ended."""
-    begun.body.enter()
+    begun.enter()
     try:
         value = await made()
     except BaseException as error:
         await asyncio.shield(in_thread(_failed, begun, error))
         raise
     finally:
-        begun.body.leave()
-    await asyncio.shield(in_thread(begun.end, "success", encoded(value)))
+        begun.leave()
+    await begun.end_async("success", encoded(value))
     return value
 
 
@@ -335,10 +388,10 @@ class _Items:
 
     def encoded(self, returned: Any) -> str:
         """As outputs."""
-        told: dict[str, Any] = {"items": self._items, "returned": returned}
+        items: dict[str, Any] = {"items": self._items, "returned": returned}
         if self._more:
-            told["more_items"] = True
-        return encoded(told)
+            items["more_items"] = True
+        return encoded(items)
 
 
 def _recorded_items(action: _Action, outputs: Any) -> tuple[list[Any], Any]:
@@ -361,7 +414,7 @@ def _generator(function: Callable[..., Any], action: _Action) -> Callable[..., A
         begun = action.begin(args, kwargs)
         given = _Items()
         try:
-            result = yield from _noted(function(*args, **kwargs), begun.body, given)
+            result = yield from _noted(function(*args, **kwargs), begun, given)
         except BaseException as error:
             _failed(begun, error)
             raise
@@ -404,19 +457,19 @@ def _async_generator(function: Callable[..., Any], action: _Action) -> Callable[
                 yield item
             return
         begun = await action.begin_async(args, kwargs)
-        given, body = _Items(), begun.body
+        given = _Items()
         items: Optional[AsyncGenerator[Any, Any]] = None
         try:
             items = function(*args, **kwargs)
             step: Callable[[], Any] = functools.partial(items.asend, None)
             while True:
-                body.enter()
+                begun.enter()
                 try:
                     item = await step()
                 except StopAsyncIteration:
                     break
                 finally:
-                    body.leave()
+                    begun.leave()
                 given.add(item)
                 try:
                     sent = yield item
@@ -433,7 +486,7 @@ def _async_generator(function: Callable[..., Any], action: _Action) -> Callable[
             finally:
                 await asyncio.shield(in_thread(_failed, begun, error))
             raise
-        await asyncio.shield(in_thread(begun.end, "success", given.encoded(None)))
+        await begun.end_async("success", given.encoded(None))
 
     return guarded
 

@@ -91,6 +91,8 @@ class PolicyEngine:
     _remote: Optional[PolicySync] = None
     # The local policy with what the platform says on top of it.
     _in_force: Optional[PolicyConfig] = None
+    # Nothing may run until it is configured rightly, whatever the platform says meanwhile.
+    _is_broken = False
 
     @classmethod
     def configure(
@@ -142,6 +144,7 @@ class PolicyEngine:
         cls._config = None
         try:
             config = made()
+            cls._is_broken = False
             if cls._remote is not None:
                 # What the platform says goes on to hold, on top of this.
                 cls._remote.set_local(config.said())
@@ -149,6 +152,7 @@ class PolicyEngine:
                 runtime.set_policy("configured", config.text())
         except Exception as error:  # whatever it was given: what was meant to be forbidden must not be allowed for it
             cause = error.message if isinstance(error, ConfigurationError) else f"the policy has a value that none can have: {error}"
+            cls._is_broken = True
             runtime.fail_policy(cause)
             raise ConfigurationError(cause) from None
         cls._config = config
@@ -168,26 +172,11 @@ class PolicyEngine:
             cause = f"the policy `{chosen}` can't be read: {error}"
             runtime.fail_policy(cause)
             raise ConfigurationError(cause) from None
-        runtime.set_policy(str(chosen), text)
-        config, is_whole = _summary()
-        if cls._remote is not None:
-            cls._tighten(str(chosen), config, is_whole)
-        cls._config = config
-
-    @classmethod
-    def _tighten(cls, name: str, config: PolicyConfig, is_whole: bool) -> None:
-        """Brings a policy that was read together with what the platform says."""
-        try:
-            if not is_whole:
-                raise ConfigurationError(
-                    f"the policy `{name}` says more than budgets, lists, rates and approvals, which can't be brought together with remote policies; "
-                    "leave that out, or call `PolicyEngine.stop_remote_sync()`"
-                )
-            assert cls._remote is not None
-            cls._remote.set_local(config.said())
-        except ConfigurationError as error:
-            runtime.fail_policy(error.message)
-            raise
+        if cls._remote is None:
+            runtime.set_policy(str(chosen), text)
+            cls._config, _ = _summary()
+        else:
+            cls._apply(lambda: _whole(str(chosen), runtime.summary_of(str(chosen), text)))
 
     @classmethod
     def enable_remote_sync(
@@ -206,7 +195,10 @@ class PolicyEngine:
 
         Raises `SyncError` where the platform can't be reached and no cached word of it is valid; then nothing may run.
         """
-        local, is_whole = _summary() if runtime.is_configured() else (PolicyConfig(), True)
+        broken = runtime.failure()
+        if broken is not None:
+            raise ConfigurationError(f"nothing may run until the policy of this process is mended: {broken}")
+        local = _whole("in force", runtime.own().policy_summary()) if runtime.is_configured() else PolicyConfig()
         cls.stop_remote_sync()
         remote = PolicySync(
             platform_url,
@@ -219,10 +211,7 @@ class PolicyEngine:
             allow_http=allow_http,
         )
         try:
-            if not is_whole:
-                raise ConfigurationError(
-                    "the policy in force says more than budgets, lists, rates and approvals, which can't be brought together with remote policies"
-                )
+            cls._is_broken = False
             remote.start(local.said(), _tightened)
         except AgentSentinelError as error:
             runtime.fail_policy(error.message)
@@ -279,8 +268,21 @@ def _summary() -> tuple[PolicyConfig, bool]:
     return PolicyConfig(**told), is_whole
 
 
+def _whole(name: str, summary: str) -> PolicyConfig:
+    """A policy as a configuration. Raises `ConfigurationError` where that would leave something of it out."""
+    told = json.loads(summary)
+    if not told.pop("is_whole"):
+        raise ConfigurationError(
+            f"the policy `{name}` says more than budgets, lists, rates and approvals, which can't be brought together with remote policies; "
+            "leave that out, or call `PolicyEngine.stop_remote_sync()`"
+        )
+    return PolicyConfig(**told)
+
+
 def _tightened(policy: dict[str, Any]) -> None:
     """From now on this holds: the local policy, and what the platform says on top of it."""
+    if PolicyEngine._is_broken:
+        return
     # Strict whatever the program says: a platform's rule that only warned would not tighten anything.
     config = PolicyConfig(**policy)
     runtime.set_policy("remote", config.text())
