@@ -25,6 +25,8 @@ struct Kind {
     operation: String,
     target: String,
     verdict: String,
+    /// Without its note. What would allow it in an action allows nothing elsewhere: that is told anew.
+    would_allow: String,
 }
 
 /// A kind of denials, and what has come since it was last told.
@@ -179,8 +181,13 @@ impl Denials {
 
 impl Kind {
     fn of(attempt: &Attempt) -> Self {
-        let Attempt { operation, target, verdict, .. } = attempt;
-        Self { operation: operation.clone(), target: target.clone(), verdict: verdict.clone() }
+        let Attempt { operation, target, verdict, would_allow, .. } = attempt;
+        Self {
+            operation: operation.clone(),
+            target: target.clone(),
+            verdict: verdict.clone(),
+            would_allow: without_note(would_allow.as_deref()).to_owned(),
+        }
     }
 }
 
@@ -200,6 +207,12 @@ fn other(attempt: Attempt) -> Attempt {
         would_allow: None,
         ..attempt
     }
+}
+
+/// What would allow a denial, without what is noted behind it; nothing where nothing would.
+#[must_use]
+pub fn without_note(would_allow: Option<&str>) -> &str {
+    would_allow.and_then(|text| text.split("  # ").next()).unwrap_or_default()
 }
 
 /// A denial in the words of the wire.
@@ -248,6 +261,21 @@ mod tests {
         assert_eq!(due, [Repeats { session: SESSION, attempt: attempt("192.0.2.1:443/tcp"), count: 41 }]);
         assert!(denials.due(REPEATS_EVERY * 2).is_empty(), "told once");
         assert_eq!(denials.total(SESSION), 43);
+    }
+
+    #[test]
+    fn what_another_line_would_allow_is_another_kind_and_what_is_noted_behind_it_is_not() {
+        let mut denials = Denials::default();
+        let in_action = |note: &str| {
+            let text =
+                format!("actions:\n  fetch:\n    grants:\n      network:\n        - \"192.0.2.1:443\"{note}");
+            Attempt { would_allow: Some(text), ..attempt("192.0.2.1:443/tcp") }
+        };
+        assert!(denials.count(SESSION, attempt("192.0.2.1:443/tcp")).is_some());
+        assert!(denials.count(SESSION, in_action("")).is_some());
+        assert!(
+            denials.count(SESSION, in_action("  # or to another action that was in flight: `a`")).is_none()
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use sentinel_ebpf_common::verdict::Verdict;
 
 use crate::maps::{DROPS, RECORDS, THROTTLE};
 use crate::offsets;
-use crate::session::now;
+use crate::session::{current_mark, now};
 
 /// Records that a session can make in a second; the rest is counted.
 const RECORDS_A_SECOND: u64 = 256;
@@ -108,6 +108,7 @@ fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Re
         return None;
     };
     let pid_tgid = bpf_get_current_pid_tgid();
+    let scopes = current_mark().unwrap_or_default().scopes;
     // Member by member, and the path to its end: what was in the buffer before is another session's.
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is this program run's own and as large as a record.
@@ -128,6 +129,7 @@ fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Re
         (*record).ino = 0;
         (*record).rule_bits = 0;
         (*record).open_bits = 0;
+        (*record).scopes = scopes;
         (*record).path = [0; PATH_BYTES];
     }
     Some(entry)

@@ -23,7 +23,7 @@ const EPERM: i32 = 1;
 /// ```no_run
 /// if let Err(error) = std::net::TcpStream::connect("192.0.2.1:443") {
 ///     for denial in sentinel_sdk::explain(&error).unwrap_or_default() {
-///         eprintln!("{} was {}; to allow it: {}", denial.attempt, denial.fate, denial.would_allow.unwrap_or_default());
+///         eprintln!("{} was {}; to allow it:\n{}", denial.attempt, denial.fate, denial.would_allow.unwrap_or_default());
 ///     }
 /// }
 /// ```

@@ -107,6 +107,35 @@ fn a_denied_exec_says_what_would_allow_it() {
     assert!(probe.stderr.contains("exec:") && probe.stderr.contains("allow"), "{}", probe.stderr);
 }
 
+#[test]
+fn a_denied_script_is_told_as_its_interpreter_and_that_this_host_sees_no_more() {
+    let folder = tempdir("script");
+    let script = folder.join("tool");
+    std::fs::write(&script, "#!/usr/bin/perl\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let host = Host::with_policy("strict_mode: true\n");
+    let finished = host.probe(&[&format!("exec={}", script.display())]);
+    let note = format!("- /usr/bin/perl  # `{}` is a script", script.display());
+    assert!(finished.stderr.contains(&note), "{}", finished.stderr);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_program_that_was_called_from_where_it_is_is_told_by_its_whole_path() {
+    let folder = tempdir("relative");
+    std::fs::copy("/usr/bin/id", folder.join("tool")).unwrap();
+    let host = Host::with_policy("strict_mode: true\n");
+    let script = format!(
+        "import os, subprocess\nos.chdir('{}')\nprint(subprocess.run(['./tool']).returncode)",
+        folder.display()
+    );
+    let finished = host.run(&["/usr/bin/python3", "-c", &script]);
+    assert_eq!(finished.stdout, "-9\n", "{}", finished.stderr);
+    let line = format!("- {}/tool\n", folder.display());
+    assert!(finished.stderr.contains(&line), "`{line}` is missing in {}", finished.stderr);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 fn tempdir(name: &str) -> std::path::PathBuf {
     let folder = std::env::temp_dir().join(format!("sentinel-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

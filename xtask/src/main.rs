@@ -38,6 +38,8 @@ enum Task {
     Setup,
     /// Builds the kernel side's object where it is missing or stale, and tells what is in it.
     BuildEbpf,
+    /// Builds the Python package's wheel as users install it, and prints its path.
+    BuildWheel,
     /// Runs a research agent and a rogue under a policy, and prints who was stopped by what.
     Demo,
     /// Runs every test of tier ci, and checks that nothing is left behind.
@@ -73,6 +75,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Setup => setup::setup(root),
         Task::BuildEbpf => build_ebpf::build_ebpf(root),
+        Task::BuildWheel => python::build_wheel(root),
         Task::Demo => demo::demo(root),
         Task::Test { filter } => test::test(root, filter.as_deref()),
         Task::Fuzz { seconds, target } => fuzz::fuzz(root, seconds, target.as_deref()),

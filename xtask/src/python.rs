@@ -13,7 +13,19 @@ const PACKAGE: &str = "sentinel-sdk/python";
 const EXAMPLE: &str = "sentinel-sdk/proto/examples";
 /// What builds and checks it, from the package index that pip is set up for.
 const TOOLS: &[&str] = &["maturin==1.16.0", "mypy==1.18.2"];
-/// A session's user can't run one that is somewhere in root's home.
+/// What programs of tests use besides the package, and what that needs.
+const PACKAGES: &[&str] = &[
+    "numpy==2.3.5",
+    "requests==2.32.5",
+    "certifi==2026.10.19.post1",
+    "charset-normalizer==3.5.3",
+    "idna==3.20",
+    "urllib3==2.8.0",
+];
+/// Tests of the wheel itself, which make environments of their own.
+const TESTS_OF_THE_WHEEL: &[&str] = &["fresh_venv", "stubs"];
+/// Debian's own, for everything: a session's user can't run one that is somewhere in root's home, and what is compiled for one of another version
+/// doesn't run by it.
 const INTERPRETER: &str = "/usr/bin/python3";
 
 /// The package, built and installed.
@@ -23,6 +35,8 @@ pub(crate) struct Python {
     pub(crate) site: PathBuf,
     /// The folder of its wheel.
     pub(crate) wheels: PathBuf,
+    /// The folder of what programs of tests use besides it.
+    pub(crate) packages: PathBuf,
     tools: PathBuf,
     tests: PathBuf,
     /// The client that `PROTOCOL.md` shows. Its tests are the protocol's.
@@ -35,49 +49,77 @@ pub(crate) struct Python {
 /// A tool can't be had, or the package not be built.
 pub(crate) fn build(root: &Path) -> anyhow::Result<Python> {
     let folder = root.join("target/python");
-    let (tools, wheels, site) = (folder.join("tools"), folder.join("wheels"), folder.join("site"));
-    install_tools(&tools)?;
-    for stale in [&wheels, &site] {
-        if stale.exists() {
-            std::fs::remove_dir_all(stale).with_context(|| format!("`{}`", stale.display()))?;
-        }
-    }
+    let (tools, wheels, site) = (folder.join("tools"), folder.join("wheels-of-tests"), folder.join("site"));
+    let packages = folder.join("packages");
+    install(&tools, TOOLS)?;
+    install(&packages, PACKAGES)?;
+    let wheel = build_into(&wheels, root, &tools, &["--profile", "dev", "--compatibility", "linux"])?;
+    remove(&site)?;
+    let mut install_wheel = pip();
+    install_wheel.args(["--no-deps", "--target"]).arg(&site).arg(wheel);
+    output_of(install_wheel, "pip install of the wheel")?;
+    let (tests, example) = (root.join(PACKAGE).join("tests"), root.join(EXAMPLE));
+    Ok(Python { site, wheels, packages, tools, tests, example })
+}
+
+/// Builds the wheel that users install, for any Linux that is as old as this one's libraries let it, and prints its path.
+///
+/// # Errors
+/// A tool can't be had, or the package not be built.
+pub(crate) fn build_wheel(root: &Path) -> anyhow::Result<()> {
+    let folder = root.join("target/python");
+    let tools = folder.join("tools");
+    install(&tools, TOOLS)?;
+    let wheel = build_into(&folder.join("wheels"), root, &tools, &["--release"])?;
+    println!("{}", wheel.display());
+    Ok(())
+}
+
+/// Builds the wheel as these options say, the only thing in the folder then.
+fn build_into(wheels: &Path, root: &Path, tools: &Path, options: &[&str]) -> anyhow::Result<PathBuf> {
+    remove(wheels)?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([tools.join("bin")].into_iter().chain(std::env::split_paths(&path)))?;
     let mut maturin = Command::new(tools.join("bin/maturin"));
     maturin
         .current_dir(root.join(PACKAGE))
-        .args(["build", "--quiet", "--locked", "--profile", "dev", "--compatibility", "linux", "--out"])
-        .arg(&wheels)
+        .args(["build", "--quiet", "--locked"])
+        .args(options)
+        .arg("--out")
+        .arg(wheels)
         .env("CARGO_TARGET_DIR", root.join("target"))
-        .env("PYTHONPATH", &tools)
+        .env("PYTHONPATH", tools)
         .env("PATH", path);
     output_of(maturin, "maturin build")?;
-    let wheel = std::fs::read_dir(&wheels)?.next().context("maturin built no wheel")??.path();
-    let mut install = pip();
-    install.args(["--no-deps", "--target"]).arg(&site).arg(wheel);
-    output_of(install, "pip install of the wheel")?;
-    let (tests, example) = (root.join(PACKAGE).join("tests"), root.join(EXAMPLE));
-    Ok(Python { site, wheels, tools, tests, example })
+    Ok(std::fs::read_dir(wheels)?.next().context("maturin built no wheel")??.path())
+}
+
+fn remove(stale: &Path) -> anyhow::Result<()> {
+    if stale.exists() {
+        std::fs::remove_dir_all(stale).with_context(|| format!("`{}`", stale.display()))?;
+    }
+    Ok(())
 }
 
 fn pip() -> Command {
-    let mut pip = Command::new("python3");
+    let mut pip = Command::new(INTERPRETER);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-script-location"]);
     pip
 }
 
-fn install_tools(tools: &Path) -> anyhow::Result<()> {
-    let marker = tools.join("installed");
-    let wanted = TOOLS.join(" ");
-    if std::fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
+/// Installs these into the folder, unless just they are there.
+fn install(folder: &Path, wanted: &[&str]) -> anyhow::Result<()> {
+    let marker = folder.join("installed");
+    let names = wanted.join(" ");
+    if std::fs::read_to_string(&marker).is_ok_and(|installed| installed == names) {
         return Ok(());
     }
-    println!("python: installs {wanted} into `{}`", tools.display());
-    let mut install = pip();
-    install.args(["--upgrade", "--target"]).arg(tools).args(TOOLS);
-    output_of(install, "pip install of the tools")?;
-    std::fs::write(&marker, wanted).with_context(|| format!("`{}`", marker.display()))
+    println!("python: installs {names} into `{}`", folder.display());
+    remove(folder)?;
+    let mut pip = pip();
+    pip.arg("--target").arg(folder).args(wanted);
+    output_of(pip, "pip install").context("`cargo xtask setup` installs pip where it is missing")?;
+    std::fs::write(&marker, names).with_context(|| format!("`{}`", marker.display()))
 }
 
 impl Python {
@@ -87,6 +129,7 @@ impl Python {
     /// Their folder can't be read.
     pub(crate) fn tests(&self) -> anyhow::Result<Vec<String>> {
         let mut tests = vec!["sentinel-python/mypy".to_owned()];
+        tests.extend(TESTS_OF_THE_WHEEL.iter().map(|name| format!("sentinel-python/{name}")));
         for entry in std::fs::read_dir(&self.tests)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if let Some(name) = name.strip_suffix(".py").filter(|name| name.starts_with("test_")) {
@@ -104,7 +147,7 @@ impl Python {
     pub(crate) fn run(&self, test: &str) -> anyhow::Result<usize> {
         let name = test.rsplit('/').next().unwrap_or(test);
         if name == "mypy" {
-            let mut mypy = Command::new("python3");
+            let mut mypy = Command::new(INTERPRETER);
             mypy.args(["-m", "mypy", "--strict", "--python-version", "3.9", "--cache-dir"])
                 .arg(self.tools.join("cache"))
                 .args([&self.site.join("agent_sentinel"), &self.example])
@@ -117,6 +160,8 @@ impl Python {
             .current_dir(&self.tests)
             .args(["-W", "error::ResourceWarning", "-m", "unittest", name])
             .env("PYTHONPATH", &self.site)
+            .env("SENTINEL_PYTHON_WHEELS", &self.wheels)
+            .env("SENTINEL_PYTHON_TOOLS", &self.tools)
             .env("PYTHONDONTWRITEBYTECODE", "1");
         let finished = unittest.output().with_context(|| format!("`{INTERPRETER}` can't be started"))?;
         let said = String::from_utf8_lossy(&finished.stderr);

@@ -37,12 +37,18 @@ pub(crate) fn setup(root: &Path) -> anyhow::Result<()> {
         .filter(|(program, _, _)| !is_on_path(program))
         .map(|(_, package, why)| (*package, *why))
         .collect();
-    // Debian's own Python: another one on the PATH may be out of a session's reach.
+    // Debian's own Python for everything: another one on the PATH may be out of a session's reach.
     if !Path::new("/usr/bin/python3").exists() {
         packages.push(("python3", "the demo's rogue script and the ledger's verifier"));
     }
-    if output(root, "python3", &["-m", "pip", "--version"]).is_err() {
+    if !has_module("/usr/bin/python3", "pip") {
         packages.push(("python3-pip", "installs what the Python package is built and checked with"));
+    }
+    if !has_module("/usr/bin/python3", "ensurepip") {
+        packages.push((
+            "python3-venv",
+            "virtual environments, in which the Python package is tested as users install it",
+        ));
     }
     if toolchain::compiler().is_none() {
         packages.extend(DEBIAN_COMPILER.iter().map(|package| (*package, "compiles the eBPF object")));
@@ -63,6 +69,13 @@ fn is_on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = [Path::new("/usr/sbin").to_owned(), Path::new("/sbin").to_owned()];
     std::env::split_paths(&path).chain(sbin).any(|folder| folder.join(program).is_file())
+}
+
+/// Whether this interpreter is there and has this module.
+fn has_module(interpreter: &str, module: &str) -> bool {
+    let mut import = Command::new(interpreter);
+    import.args(["-c", &format!("import {module}")]).stdin(Stdio::null()).stderr(Stdio::null());
+    import.status().is_ok_and(|status| status.success())
 }
 
 fn install_packages(root: &Path, packages: &[(&str, &str)]) -> anyhow::Result<()> {

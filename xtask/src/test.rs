@@ -225,7 +225,8 @@ fn run_target(
     command
         .args(filter)
         .env("SENTINEL_PYTHON_SITE", &python.site)
-        .env("SENTINEL_PYTHON_WHEELS", &python.wheels);
+        .env("SENTINEL_PYTHON_WHEELS", &python.wheels)
+        .env("SENTINEL_PYTHON_PACKAGES", &python.packages);
     if !soak.is_empty() {
         // A filter is a part of a name, what is skipped a whole one.
         if filter.is_none() {

@@ -47,6 +47,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         since: Duration,
         request: Request,
     ) {
+        // What was refused before this is seen against the actions that were in flight then.
+        self.drain_records();
         let number = request_number(&request);
         if let Request::End(end) = &request
             && self.may_end_unseen(connection, sender, end.action_id)
@@ -81,7 +83,6 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             Request::AwaitApproval(of) => self.await_approval(connection, of, identity.session),
             Request::CancelApproval(of) => self.cancel_approval(connection, of, identity.session),
             Request::Denials(Denials { request, within_ms }) => {
-                self.drain_records();
                 let since = self.clock.now().elapsed.saturating_sub(Duration::from_millis(within_ms));
                 let denials = self.denials.recent(identity.pid, since);
                 connection.send(&Reply::Denials(DenialList { request, denials }));
@@ -315,6 +316,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         if over.is_empty() {
             return;
         }
+        self.drain_records();
         match self.step(Event::Abandon { action_ids: over.iter().map(|(id, _)| *id).collect() }) {
             Ok(step) => self.shut(&step.effects),
             Err(_reported) => {

@@ -1,20 +1,27 @@
 //! What the kernel side reports, and the heartbeat that it waits for.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sentinel_authority::Log;
-use sentinel_engine::{Attempt, Event};
+use sentinel_engine::{Attempt, Event, ScopeId};
 use sentinel_proto::SessionId;
 use sentinel_proto::admin::{Notice, Reply};
 
 use super::Driver;
 use super::actions::MOST_LEDGER_BYTES;
+use super::sessions::Session;
 use crate::clock::Clock;
 use crate::denials::{Repeats, as_denial};
-use crate::enforcer::{Enforcer, KernelRecord, records};
+use crate::enforcer::records::{self, Circumstances};
+use crate::enforcer::{Enforcer, KernelRecord};
 
 /// How often the heartbeat is written, and everything looked after that has no event.
 pub(super) const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// Processes of a session whose working folder a relative path is looked for in.
+const MOST_FOLDERS: usize = 16;
 
 /// Records that are taken at once.
 const MOST_RECORDS: usize = 256;
@@ -88,12 +95,41 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             tracing::warn!(session = %id, pid = record.tgid, "the kernel side reports on a session that is none");
             return;
         };
-        let attempt = records::describe(record, &session.rules);
+        let attempt = records::describe(record, &self.circumstances(id, session, record));
         let at = Duration::from_nanos(record.at);
         if let Some(first) = self.denials.count(id, attempt.clone()) {
             self.tell_first(id, first);
         }
         self.denials.remember(record.tgid, at, id, &attempt);
+    }
+
+    /// What a record is seen against: the actions in flight are those for whoever met it, for what was reported is taken
+    /// before what an application says next.
+    fn circumstances<'a>(
+        &'a self,
+        id: SessionId,
+        session: &'a Session,
+        record: &KernelRecord,
+    ) -> Circumstances<'a> {
+        let state = self.authority.state();
+        let mut in_flight = Vec::new();
+        for scope in record.scopes.iter().take_while(|scope| **scope != 0) {
+            let of_scope = state.actions_of_scope(ScopeId(*scope)).filter(|(_, action)| action.session == id);
+            let mut of_scope: Vec<_> =
+                of_scope.map(|(_, action)| (action.started, action.action.as_str())).collect();
+            of_scope.sort_by_key(|(started, _)| std::cmp::Reverse(*started));
+            for (_, action) in of_scope {
+                if !in_flight.contains(&action) {
+                    in_flight.push(action);
+                }
+            }
+        }
+        Circumstances {
+            policy: &session.rules,
+            in_flight,
+            user: state.uid_of(id).and_then(|uid| session.user(uid)),
+            folders: if records::is_relative(record) { working_folders(session) } else { Vec::new() },
+        }
     }
 
     /// The first of a kind: into the ledger, and to the launcher's terminal.
@@ -144,4 +180,13 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             Err(error) => tracing::error!(%error, "the counters of lost records can't be read"),
         }
     }
+}
+
+/// Where the processes of a session work, as far as that can be seen.
+fn working_folders(session: &Session) -> Vec<PathBuf> {
+    let pids = session.cgroup.processes().unwrap_or_default();
+    let folders =
+        pids.iter().take(MOST_FOLDERS).filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok());
+    let folders: BTreeSet<PathBuf> = folders.collect();
+    folders.into_iter().collect()
 }

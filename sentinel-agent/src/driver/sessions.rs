@@ -3,6 +3,7 @@
 //! Invariant: a session's process runs CMD only after cgroup, rules and mark are all there; one that could not be
 //! started leaves nothing behind; one that ends takes every process of it along.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -19,7 +20,7 @@ use sentinel_proto::{SessionId, SessionName};
 use super::Driver;
 use crate::clock::Clock;
 use crate::connection::{Arrival, Connection};
-use crate::enforcer::{Enforcer, FirstImage, images};
+use crate::enforcer::{Enforcer, FirstImage, Writer, images};
 use crate::intake::Lane;
 use crate::peer::{self, Sender};
 use crate::session::cgroup::SessionCgroup;
@@ -49,9 +50,16 @@ pub(super) struct Session {
     pub(super) baseline: Option<bool>,
     /// Why it is on its way out, if it is.
     pub(super) ending: Option<SessionEnding>,
+    /// Its user, once looked up; none inside where that failed.
+    user: OnceCell<Option<Writer>>,
 }
 
 impl Session {
+    /// The user of its processes, who has this uid; none where the system's lists can't be read.
+    pub(super) fn user(&self, uid: u32) -> Option<&Writer> {
+        self.user.get_or_init(|| Writer::with_uid(uid).ok()).as_ref()
+    }
+
     /// One that an earlier agent started.
     pub(super) fn adopted(shown: String, policy: String, rules: Arc<Policy>, cgroup: SessionCgroup) -> Self {
         Self {
@@ -64,6 +72,7 @@ impl Session {
             connections: 0,
             baseline: None,
             ending: None,
+            user: OnceCell::new(),
         }
     }
 
@@ -165,6 +174,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                 connections: 0,
                 baseline: None,
                 ending: None,
+                user: OnceCell::new(),
             };
             self.sessions.insert(session, entry);
             self.perform(&begun.effects).map_err(|error| error.to_string())

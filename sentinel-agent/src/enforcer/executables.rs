@@ -53,8 +53,7 @@ impl Executables {
             cause: cause.to_string(),
             way_out: "mend the system's lists of users and groups".to_owned(),
         })?;
-        let loaders: Vec<Image> =
-            LOADERS.iter().filter_map(|path| Image::open(Path::new(path), &mounts).ok()).collect();
+        let loaders = open_loaders(&mounts);
         let mut scripts = Vec::new();
         for (index, grant) in grants.iter().enumerate() {
             let bit = GrantSet::of(index).0;
@@ -113,11 +112,23 @@ fn script<'a>(rule: &'a ExecRule, bit: u64, mounts: &[Mount]) -> Result<Script<'
     Ok(Script { rule, bit, executed: executed.identity, interpreter: executed.canonical })
 }
 
+fn open_loaders(mounts: &[Mount]) -> Vec<Image> {
+    LOADERS.iter().filter_map(|path| Image::open(Path::new(path), mounts).ok()).collect()
+}
+
+/// Whether the path leads to a dynamic loader, which no rule may name.
+pub(super) fn is_loader(path: &Path, image: &Image, mounts: &[Mount]) -> bool {
+    is_one_of(path, image, &open_loaders(mounts))
+}
+
+fn is_one_of(path: &Path, image: &Image, loaders: &[Image]) -> bool {
+    [path, &image.canonical].into_iter().any(is_called_loader)
+        || loaders.iter().any(|loader| loader.identity == image.identity)
+}
+
 /// What speaks against a rule, with the way out.
 fn check(rule: &ExecRule, image: &Image, loaders: &[Image], writer: &Writer) -> Result<(), String> {
-    let is_loader = [&rule.path, &image.canonical].into_iter().any(|path| is_called_loader(path))
-        || loaders.iter().any(|loader| loader.identity == image.identity);
-    if is_loader {
+    if is_one_of(&rule.path, image, loaders) {
         return Err(
             "it is the dynamic loader, which runs any program that it is given; list the program itself"
                 .into(),

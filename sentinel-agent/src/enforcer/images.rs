@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::ioctl::{Getter, ioctl, opcode};
 
-use super::FirstImage;
 use super::mountinfo::{Mount, kernel_device, mounts};
 use super::walk::walk;
+use super::{FirstImage, Writer, executables};
 
 /// `FS_IOC_GETVERSION`. Its number says `long`, but an `int` is written.
 const GET_VERSION: rustix::ioctl::Opcode = opcode::read::<std::ffi::c_long>(b'v', 1);
@@ -120,15 +120,40 @@ pub fn first_image(program: &Path) -> Result<FirstImage, ImageError> {
     Ok(Image::open(program, &mounts)?.executed(&mounts)?.identity)
 }
 
-/// The path, if the file that it leads to (or its interpreter) has this number still; for the interpreter, its own.
-pub(super) fn path_of(path: &Path, dev: u32, ino: u64) -> Option<PathBuf> {
+/// How a policy names a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) path: PathBuf,
+    /// Whether it is the interpreter of the script that was asked for.
+    pub(super) is_script: bool,
+    /// Whether the user could make the path lead elsewhere.
+    pub(super) is_changeable: bool,
+}
+
+/// How a policy names the file behind `path`, or its interpreter, if that has this number still; none also for what no
+/// policy may name. A path that the user can't bend is preferred to the given one.
+pub(super) fn named(path: &Path, dev: u32, ino: u64, user: Option<&Writer>) -> Option<Named> {
     let mounts = mounts().ok()?;
     let image = Image::open(path, &mounts).ok()?;
-    if !image.is_script() {
-        return is_numbered(&image, dev, ino).then(|| path.to_owned());
+    let is_script = image.is_script();
+    let image = image.executed(&mounts).ok()?;
+    if !is_numbered(&image, dev, ino) || executables::is_loader(path, &image, &mounts) {
+        return None;
     }
-    let executed = image.executed(&mounts).ok()?;
-    is_numbered(&executed, dev, ino).then_some(executed.canonical)
+    let is_changeable = |path: &Path| {
+        user.is_some_and(|user| {
+            walk(path).and_then(|walk| user.can_change(&walk)).is_ok_and(|by| by.is_some())
+        })
+    };
+    if !is_script && !is_changeable(path) {
+        return Some(Named { path: path.to_owned(), is_script, is_changeable: false });
+    }
+    let canonical = image.canonical;
+    if !is_changeable(&canonical) {
+        return Some(Named { path: canonical, is_script, is_changeable: false });
+    }
+    let path = if is_script { canonical } else { path.to_owned() };
+    Some(Named { path, is_script, is_changeable: true })
 }
 
 fn is_numbered(image: &Image, dev: u32, ino: u64) -> bool {
@@ -231,8 +256,42 @@ mod tests {
     #[test]
     fn a_path_is_told_only_while_it_stands_for_the_same_file() {
         let first = first_image(Path::new("/bin/true")).unwrap();
-        assert_eq!(path_of(Path::new("/bin/true"), first.dev, first.ino), Some(PathBuf::from("/bin/true")));
-        assert_eq!(path_of(Path::new("/bin/true"), first.dev, first.ino + 1), None);
-        assert_eq!(path_of(Path::new("/nonexistent"), first.dev, first.ino), None);
+        let path = |path: &str, ino| named(Path::new(path), first.dev, ino, None).map(|named| named.path);
+        assert_eq!(path("/bin/true", first.ino), Some(PathBuf::from("/bin/true")));
+        assert_eq!(path("/bin/true", first.ino + 1), None);
+        assert_eq!(path("/nonexistent", first.ino), None);
+    }
+
+    #[test]
+    fn the_dynamic_loader_is_not_named_for_no_policy_may() {
+        let loader = Path::new("/lib64/ld-linux-x86-64.so.2");
+        let first = first_image(loader).unwrap();
+        assert_eq!(named(loader, first.dev, first.ino, None), None);
+    }
+
+    #[test]
+    fn a_path_that_the_user_can_bend_is_told_as_the_file_behind_it_and_a_file_that_it_can_change_with_that() {
+        const USER: u32 = 54_321;
+        let folder = Folder::new("images-named");
+        let user = Writer::with_uid(USER).unwrap();
+        let link = folder.path().join("python");
+        std::os::unix::fs::symlink("/usr/bin/true", &link).unwrap();
+        let first = first_image(&link).unwrap();
+        let told = |path: &Path, first: &FirstImage| named(path, first.dev, first.ino, Some(&user)).unwrap();
+        assert_eq!(told(&link, &first).path, link, "root's own link");
+        std::os::unix::fs::chown(folder.path(), Some(USER), None).unwrap();
+        let behind = told(&link, &first);
+        assert_eq!((behind.path.as_path(), behind.is_changeable), (Path::new("/usr/bin/true"), false));
+
+        let copy = folder.path().join("copy");
+        fs::copy("/usr/bin/true", &copy).unwrap();
+        let changeable = told(&copy, &first_image(&copy).unwrap());
+        assert_eq!((changeable.path.as_path(), changeable.is_changeable), (copy.as_path(), true));
+
+        let script = folder.path().join("script");
+        fs::write(&script, "#!/usr/bin/true\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let interpreter = told(&script, &first);
+        assert_eq!((interpreter.path.as_path(), interpreter.is_script), (Path::new("/usr/bin/true"), true));
     }
 }

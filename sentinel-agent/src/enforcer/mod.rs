@@ -24,6 +24,7 @@ mod puppet;
 pub(crate) mod recording;
 pub mod records;
 mod rules;
+mod suggestion;
 #[cfg(test)]
 mod testing;
 mod tracefs;
@@ -33,6 +34,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use ebpf::EbpfEnforcer;
+pub use walk::Writer;
 
 use sentinel_engine::{GrantSet, Policy, ScopeId};
 use sentinel_proto::SessionId;

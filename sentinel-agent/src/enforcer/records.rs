@@ -12,9 +12,10 @@ use sentinel_ebpf_common::record::{
     OPERATION_CONNECT, OPERATION_EXEC, OPERATION_FORK, OPERATION_SENDMSG, OPERATION_SOCKET,
 };
 use sentinel_ebpf_common::verdict::Verdict;
-use sentinel_engine::{Attempt, GrantSet, Policy};
+use sentinel_engine::{Attempt, Policy};
 
-use super::{KernelRecord, images};
+use super::suggestion::{self, Entry, Executable};
+use super::{KernelRecord, Writer, images};
 
 /// The record in the bytes of the ring buffer; none for bytes of another size.
 pub(super) fn decode(bytes: &[u8]) -> Option<KernelRecord> {
@@ -25,9 +26,28 @@ pub(super) fn decode(bytes: &[u8]) -> Option<KernelRecord> {
     Some(unsafe { bytes.as_ptr().cast::<KernelRecord>().read_unaligned() })
 }
 
-/// What was tried, why it was refused, and what in `policy` would allow it.
+/// What a denial is seen against.
+#[derive(Clone, Debug)]
+pub struct Circumstances<'a> {
+    /// The session's policy.
+    pub policy: &'a Policy,
+    /// The actions that were in flight for whoever met it, the likeliest first.
+    pub in_flight: Vec<&'a str>,
+    /// The session's user; none where it can't be looked up.
+    pub user: Option<&'a Writer>,
+    /// Folders that a relative path may have begun in.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Whether a record's path depends on the folder of whoever gave it.
 #[must_use]
-pub fn describe(record: &KernelRecord, policy: &Policy) -> Attempt {
+pub fn is_relative(record: &KernelRecord) -> bool {
+    record.operation == OPERATION_EXEC && !matches!(record.path.first(), Some(0 | b'/') | None)
+}
+
+/// What was tried, why it was refused, and what in the policy would allow it.
+#[must_use]
+pub fn describe(record: &KernelRecord, around: &Circumstances<'_>) -> Attempt {
     let verdict = Verdict::from_number(record.verdict);
     let (operation, target, entry) = match record.operation {
         OPERATION_CONNECT => ("connect", network_target(record), network_entry(record)),
@@ -36,7 +56,7 @@ pub fn describe(record: &KernelRecord, policy: &Policy) -> Attempt {
             let KernelRecord { family, port: kind, protocol, .. } = record;
             ("socket", format!("family {family} type {kind} protocol {protocol}"), None)
         }
-        OPERATION_EXEC => ("exec", exec_target(record), exec_entry(record)),
+        OPERATION_EXEC => ("exec", exec_target(record), exec_entry(record, around)),
         OPERATION_FORK => ("fork", "a child whose mark could not be stored".to_owned(), None),
         unknown => ("unknown", format!("operation {unknown}"), None),
     };
@@ -49,7 +69,7 @@ pub fn describe(record: &KernelRecord, policy: &Policy) -> Attempt {
         fate: fate(record).to_owned(),
         process: printable(&String::from_utf8_lossy(until_nul(&record.comm))),
         pid: record.tgid,
-        would_allow: entry.map(|entry| would_allow(record, policy, &entry)),
+        would_allow: entry.map(|entry| would_allow(record, around, &entry)),
     }
 }
 
@@ -61,38 +81,13 @@ fn fate(record: &KernelRecord) -> &'static str {
     }
 }
 
-/// The policy text, which can be pasted as it is: what it says besides stands in a comment.
-fn would_allow(record: &KernelRecord, policy: &Policy, entry: &Entry) -> String {
-    let baseline = format!("enforcement: {{{}}}", entry.in_baseline());
+fn would_allow(record: &KernelRecord, around: &Circumstances<'_>, entry: &Entry) -> String {
     if record.rule_bits & BASELINE != 0 {
         // It is in the baseline, which is shut.
-        return "enforcement: {on_exhausted: keep}  # or a larger budget: this one is spent".to_owned();
+        return suggestion::keep_when_exhausted();
     }
-    let opened_by: Vec<String> = policy
-        .actions
-        .iter()
-        .filter(|(_, action)| action.grant.is_some_and(|index| GrantSet::of(index).0 & record.rule_bits != 0))
-        .map(|(name, _)| format!("`{}`", printable(name.as_str())))
-        .collect();
-    if opened_by.is_empty() {
-        return baseline;
-    }
-    format!("{baseline}  # as it is, it opens while an action runs here: {}", opened_by.join(", "))
-}
-
-/// An entry of a policy's list.
-enum Entry {
-    Network(String),
-    Exec(String),
-}
-
-impl Entry {
-    fn in_baseline(&self) -> String {
-        match self {
-            Self::Network(endpoint) => format!("network: {{allow: [{endpoint}]}}"),
-            Self::Exec(path) => format!("exec: {{allow: [{path}]}}"),
-        }
-    }
+    let opened_by = suggestion::actions_that_open(around.policy, record.rule_bits);
+    suggestion::allow(entry, &around.in_flight, &opened_by)
 }
 
 fn address(record: &KernelRecord) -> IpAddr {
@@ -119,7 +114,7 @@ fn network_entry(record: &KernelRecord) -> Option<Entry> {
     };
     // No policy can name port 0.
     let port = u16::try_from(record.port).ok().filter(|port| *port != 0)?;
-    Some(Entry::Network(quoted(&format!("{}{suffix}", SocketAddr::new(address(record), port)))?))
+    Some(Entry::Network(format!("{}{suffix}", SocketAddr::new(address(record), port))))
 }
 
 /// The path as it was given to execve; without one, what the kernel opened.
@@ -133,19 +128,31 @@ fn device(dev: u32) -> String {
 }
 
 /// The file that a rule must name: the one at that path, or its interpreter, if that is what the kernel opened.
-fn exec_entry(record: &KernelRecord) -> Option<Entry> {
+fn exec_entry(record: &KernelRecord, around: &Circumstances<'_>) -> Option<Entry> {
     let bytes = until_nul(&record.path);
-    // Without a NUL it was cut short; one that isn't absolute depends on a folder that is not known here.
-    if bytes.len() == record.path.len() || bytes.first() != Some(&b'/') {
+    // Without a NUL it was cut short.
+    if bytes.is_empty() || bytes.len() == record.path.len() {
         return None;
     }
-    let path = images::path_of(Path::new(OsStr::from_bytes(bytes)), record.dev, record.ino)?;
-    Some(Entry::Exec(quoted(&PathBuf::into_os_string(path).into_string().ok()?)?))
-}
-
-/// A YAML text in double quotes, which JSON's are too; none for one that can't be shown as it is.
-fn quoted(text: &str) -> Option<String> {
-    if printable(text) == text { serde_json::to_string(text).ok() } else { None }
+    let given = Path::new(OsStr::from_bytes(bytes));
+    let named = |path: &Path| images::named(path, record.dev, record.ino, around.user);
+    let named = if given.is_absolute() {
+        named(given)?
+    } else {
+        around
+            .folders
+            .iter()
+            .find_map(|folder| named(&folder.join(given.strip_prefix(".").unwrap_or(given))))?
+    };
+    let shown = |path: PathBuf| {
+        let path = path.into_os_string().into_string().ok()?;
+        (printable(&path) == path).then_some(path)
+    };
+    Some(Entry::Exec(Executable {
+        path: shown(named.path)?,
+        script: named.is_script.then(|| printable(&given.to_string_lossy())),
+        is_changeable: named.is_changeable,
+    }))
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
@@ -153,7 +160,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 }
 
 /// The text with `?` for what could move a cursor, reorder or hide text.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let is_hidden = |character| matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     text.chars()
         .map(|character| if character.is_control() || is_hidden(character) { '?' } else { character })
@@ -164,6 +171,7 @@ fn printable(text: &str) -> String {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use sentinel_ebpf_common::SCOPE_CHAIN;
     use sentinel_ebpf_common::record::PATH_BYTES;
     use sentinel_engine::ActionRule;
     use sentinel_proto::ActionName;
@@ -190,6 +198,7 @@ mod tests {
             ino: 0,
             rule_bits: 0,
             open_bits: 1,
+            scopes: [0; SCOPE_CHAIN],
             path: [0; PATH_BYTES],
         }
     }
@@ -199,14 +208,23 @@ mod tests {
         sentinel_policy::parse(text).unwrap_or_else(|problems| panic!("{text}: {problems:?}")).policy
     }
 
+    fn against(policy: &Policy) -> Circumstances<'_> {
+        Circumstances { policy, in_flight: Vec::new(), user: None, folders: Vec::new() }
+    }
+
+    /// Under a policy that says nothing.
+    fn described(record: &KernelRecord) -> Attempt {
+        describe(record, &against(&Policy::empty()))
+    }
+
     #[test]
     fn a_connect_without_a_rule_is_told_with_the_text_that_allows_it() {
-        let attempt = describe(&record(OPERATION_CONNECT, Verdict::NoRule), &Policy::empty());
+        let attempt = described(&record(OPERATION_CONNECT, Verdict::NoRule));
         assert_eq!(attempt.target, "127.0.0.1:8080/tcp");
         assert_eq!((attempt.verdict.as_str(), attempt.fate.as_str()), ("no_rule", "refused"));
         assert_eq!((attempt.process.as_str(), attempt.pid), ("curl", 10));
         let text = attempt.would_allow.unwrap();
-        assert_eq!(text, "enforcement: {network: {allow: [\"127.0.0.1:8080\"]}}");
+        assert_eq!(text, "enforcement:\n  network:\n    allow:\n      - \"127.0.0.1:8080\"");
         let rules = super::super::rules::compile(&pasted(&text).grants).unwrap();
         assert_eq!(rules.len(), 1);
         assert_eq!(rules[0].endpoint(7, 1).address, record(OPERATION_CONNECT, Verdict::NoRule).address);
@@ -217,10 +235,10 @@ mod tests {
         let mut datagram = record(OPERATION_SENDMSG, Verdict::NoRule);
         datagram.address = Ipv6Addr::LOCALHOST.octets();
         datagram.protocol = 17;
-        let attempt = describe(&datagram, &Policy::empty());
+        let attempt = described(&datagram);
         assert_eq!(attempt.target, "[::1]:8080/udp");
         let text = attempt.would_allow.unwrap();
-        assert_eq!(text, "enforcement: {network: {allow: [\"[::1]:8080/udp\"]}}");
+        assert_eq!(text, "enforcement:\n  network:\n    allow:\n      - \"[::1]:8080/udp\"");
         assert_eq!(pasted(&text).grants[0].network.len(), 1);
     }
 
@@ -231,26 +249,26 @@ mod tests {
         policy.actions.insert(ActionName::new("search_web").unwrap(), rule);
         let mut closed = record(OPERATION_CONNECT, Verdict::DoorClosed);
         closed.rule_bits = 0b10;
-        let text = describe(&closed, &policy).would_allow.unwrap();
+        let text = describe(&closed, &against(&policy)).would_allow.unwrap();
         assert!(text.ends_with("here: `search_web`"), "{text}");
         assert_eq!(pasted(&text).grants[0].network.len(), 1);
 
         closed.rule_bits = 0b11;
-        let text = describe(&closed, &policy).would_allow.unwrap();
-        assert!(text.starts_with("enforcement: {on_exhausted: keep}"), "{text}");
+        let text = describe(&closed, &against(&policy)).would_allow.unwrap();
+        assert!(text.starts_with("enforcement:\n  on_exhausted: keep"), "{text}");
         pasted(&text);
     }
 
     #[test]
     fn what_no_rule_can_allow_has_no_text() {
         for verdict in [Verdict::NoStorage, Verdict::Surface, Verdict::Failed, Verdict::HeartbeatStale] {
-            let attempt = describe(&record(OPERATION_CONNECT, verdict), &Policy::empty());
+            let attempt = described(&record(OPERATION_CONNECT, verdict));
             assert_eq!(attempt.would_allow, None, "{verdict:?}");
         }
         let mut port_0 = record(OPERATION_CONNECT, Verdict::NoRule);
         port_0.port = 0;
-        assert_eq!(describe(&port_0, &Policy::empty()).would_allow, None);
-        let socket = describe(&record(OPERATION_SOCKET, Verdict::Surface), &Policy::empty());
+        assert_eq!(described(&port_0).would_allow, None);
+        let socket = described(&record(OPERATION_SOCKET, Verdict::Surface));
         assert_eq!((socket.target.as_str(), socket.would_allow), ("family 0 type 8080 protocol 6", None));
     }
 
@@ -260,13 +278,28 @@ mod tests {
         let mut exec = record(OPERATION_EXEC, Verdict::NoRule);
         (exec.dev, exec.ino) = (first.dev, first.ino);
         exec.path[..9].copy_from_slice(b"/bin/true");
-        let attempt = describe(&exec, &Policy::empty());
+        let attempt = described(&exec);
         assert_eq!((attempt.target.as_str(), attempt.fate.as_str()), ("/bin/true", "killed"));
-        assert_eq!(attempt.would_allow.unwrap(), "enforcement: {exec: {allow: [\"/bin/true\"]}}");
+        assert_eq!(attempt.would_allow.unwrap(), "enforcement:\n  exec:\n    allow:\n      - /bin/true");
 
         exec.ino += 1;
-        let attempt = describe(&exec, &Policy::empty());
+        let attempt = described(&exec);
         assert_eq!(attempt.would_allow, None, "the path stands for another file now");
+    }
+
+    #[test]
+    fn an_exec_in_an_action_is_told_for_that_action_by_its_path_from_where_its_process_works() {
+        let policy = Policy::empty();
+        let first = images::first_image(Path::new("/usr/bin/true")).unwrap();
+        let mut exec = record(OPERATION_EXEC, Verdict::NoRule);
+        (exec.dev, exec.ino) = (first.dev, first.ino);
+        exec.path[..6].copy_from_slice(b"./true");
+        assert!(is_relative(&exec) && !is_relative(&record(OPERATION_EXEC, Verdict::NoRule)));
+        let mut around = Circumstances { in_flight: vec!["run"], ..against(&policy) };
+        assert_eq!(describe(&exec, &around).would_allow, None, "nobody knows where it works");
+        around.folders = vec![PathBuf::from("/"), PathBuf::from("/usr/bin")];
+        let text = describe(&exec, &around).would_allow.unwrap();
+        assert_eq!(text, "actions:\n  run:\n    grants:\n      exec:\n        - /usr/bin/true");
     }
 
     #[test]
@@ -274,7 +307,7 @@ mod tests {
         let mut named = record(OPERATION_EXEC, Verdict::NoRule);
         named.comm[..5].copy_from_slice(b"\x1b[2Jx");
         named.path[..8].copy_from_slice(b"/a\n\x1b]0;x");
-        let attempt = describe(&named, &Policy::empty());
+        let attempt = described(&named);
         assert_eq!((attempt.process.as_str(), attempt.target.as_str()), ("?[2Jx", "/a??]0;x"));
     }
 
@@ -282,7 +315,7 @@ mod tests {
     fn audited_is_recorded_and_bytes_of_another_size_are_no_record() {
         let mut audited = record(OPERATION_EXEC, Verdict::NoRule);
         audited.audited = 1;
-        assert_eq!(describe(&audited, &Policy::empty()).fate, "recorded");
+        assert_eq!(described(&audited).fate, "recorded");
         assert!(decode(&[0; 10]).is_none());
         assert!(decode(&[0; size_of::<KernelRecord>()]).is_some());
     }

@@ -75,14 +75,17 @@ fn put_in_front(pending: &mut VecDeque<OsString>, path: &Path) {
 
 /// A session's user, who may write some files.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub struct Writer {
     uid: u32,
     groups: Vec<u32>,
 }
 
 impl Writer {
     /// The user with this uid, in all groups that the system lists, whether or not the session has them.
-    pub(super) fn with_uid(uid: u32) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The system's lists can't be read.
+    pub fn with_uid(uid: u32) -> io::Result<Self> {
         let mut groups = vec![uid];
         if let Some(user) = User::from_uid(Uid::from_raw(uid))? {
             let name = std::ffi::CString::new(user.name)?;

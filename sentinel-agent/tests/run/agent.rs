@@ -165,7 +165,7 @@ fn notice() -> Notice {
         id: "d1".to_owned(),
         attempt: "connect to 192.0.2.1:443 (tcp)".to_owned(),
         fate: "refused".to_owned(),
-        would_allow: Some("enforcement:\n  network: {allow: [\"192.0.2.1:443\"]}".to_owned()),
+        would_allow: Some("enforcement:\n  network:\n    allow:\n      - \"192.0.2.1:443\"".to_owned()),
     };
     Notice { process: "\u{1b}[31mcurl".to_owned(), pid: 7, denial }
 }

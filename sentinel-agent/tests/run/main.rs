@@ -97,7 +97,11 @@ fn a_denial_is_told_once_with_what_would_allow_it_and_no_control_characters() {
     let (status, _, error) = shell("notice", "sleep 0.2");
     assert_eq!(status, Some(0));
     assert_eq!(error.matches("connect to 192.0.2.1:443 (tcp)").count(), 1, "{error}");
-    assert!(error.contains("sentinel why d1 --ledger ") && error.contains("  network: {allow"), "{error}");
+    assert!(
+        error.contains("sentinel why d1 --ledger ")
+            && error.contains("  network:\nsentinel:         allow:\n"),
+        "{error}"
+    );
     assert!(!error.contains('\u{1b}'), "{error:?}");
 }
 

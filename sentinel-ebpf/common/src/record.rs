@@ -2,8 +2,10 @@
 
 use core::mem::size_of;
 
+use crate::SCOPE_CHAIN;
+
 /// The longest path in a record, its NUL included.
-pub const PATH_BYTES: usize = 128;
+pub const PATH_BYTES: usize = 256;
 
 /// A denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Record {
     pub rule_bits: u64,
     /// The grant bits that were open.
     pub open_bits: u64,
+    /// The task's scopes, nearest first; 0 is none.
+    pub scopes: [u64; SCOPE_CHAIN],
     /// Exec: the file name as it was given to execve, cut short; evidence, never compared.
     pub path: [u8; PATH_BYTES],
 }
@@ -56,7 +60,7 @@ pub const OPERATION_EXEC: u32 = 4;
 /// A fork whose mark could not be stored.
 pub const OPERATION_FORK: u32 = 5;
 
-const _: () = assert!(size_of::<Record>() == 104 + PATH_BYTES);
+const _: () = assert!(size_of::<Record>() == 136 + PATH_BYTES);
 
 // SAFETY: repr(C), integers only, without padding (its size is the sum of its fields'): any bytes are a value.
 #[cfg(feature = "user")]

@@ -210,7 +210,7 @@ impl<'fact> Told<'fact> {
                 let Attempt { operation, target, verdict, fate, process, pid, would_allow } = &**attempt;
                 let guidance = would_allow.as_ref().map_or_else(
                     || "no policy allows it".to_owned(),
-                    |text| format!("don't retry it; the operator can allow it with: {text}"),
+                    |text| format!("don't retry it; the operator can allow it with\n{text}"),
                 );
                 Self {
                     context: json!({"target": target, "verdict": verdict, "fate": fate, "process": process, "pid": pid, "count": count}),

@@ -12,8 +12,8 @@ use sentinel_ledger::{CaughtUp, LedgerError, Limits, Log as _, Member, Reserved,
 
 use crate::{AppendError, Authority, FileLedger, OpenedLedger};
 
-/// A process that is alone looks so often whether its ledger was moved away or changed by somebody who takes no turns.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// A process looks so often whether the locks are still where others find them. After its ledger it looks in every turn.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Why a process can't take its turn.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub struct SharedAuthority {
     is_stale: bool,
     /// Somebody else had a turn since it last looked at the file.
     is_behind: bool,
-    /// When it last looked at the file, since the boot.
+    /// When it last looked after the locks, since the boot.
     looked_at: Duration,
     /// A turn that was taken ahead.
     reserved: Option<Reserved>,
@@ -156,21 +156,20 @@ impl SharedAuthority {
     pub fn take_turn(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
         let locks = self.locks.clone();
         let failed = |cause| SharedError::Turns { path: locks.clone(), cause };
-        if self.reserved.is_none()
-            && self.is_time_to_look(now)
-            && !self.turns.is_at(&locks).map_err(failed)?
-        {
-            // Somebody has removed the folder, or the locks in it: those who share it anew do so by other ones.
-            *self = Self::open(&self.ledger, self.limits, self.turns.member(), now)?;
+        if self.reserved.is_none() && self.is_time_to_look(now) {
+            if !self.turns.is_at(&locks).map_err(failed)? {
+                // Somebody has removed the folder, or the locks in it: those who share it anew do so by other ones.
+                *self = Self::open(&self.ledger, self.limits, self.turns.member(), now)?;
+            }
+            self.looked_at = now.elapsed;
         }
         let (turn, may_wait) = match self.reserved.take() {
             Some(reserved) => (self.turns.resume(reserved), false),
             None => (self.turns.take().map_err(failed)?, true),
         };
         self.is_behind |= !turn.is_next();
-        let looks = self.is_behind || self.is_time_to_look(now) || self.authority.log().chain().is_poisoned();
-        if looks && !self.is_stale {
-            self.looked_at = now.elapsed;
+        // Also where nobody else had a turn: somebody who takes none may have moved it away.
+        if !self.is_stale {
             // Whatever goes wrong half way, the next turn begins anew.
             self.is_stale = true;
             match self.authority.catch_up(now)? {

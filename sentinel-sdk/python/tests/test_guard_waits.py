@@ -24,13 +24,20 @@ from agent_sentinel._runtime import runtime
 
 PROCESSES = Path(__file__).resolve().parent / "_processes.py"
 
-# Holds the turn until its standard input closes.
+# Holds the turn until its standard input closes: as a living member, on the board and by the lock.
 HOLDER = """
-import fcntl, sys
-with open(sys.argv[1], "r+b") as file:
+import fcntl, mmap, sys, time
+MEMBER = 77
+with open(sys.argv[1], "r+b", buffering=0) as file:
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, MEMBER)
     fcntl.lockf(file, fcntl.LOCK_EX, 1, 0)
-    print("held", flush=True)
-    sys.stdin.read()
+    with mmap.mmap(file.fileno(), 4096) as board, memoryview(board) as page, page.cast("Q") as words:
+        while words[1]:
+            time.sleep(0.001)
+        words[1] = words[2] = MEMBER
+        print("held", flush=True)
+        sys.stdin.read()
+        words[1] = 0
 """
 
 

@@ -65,7 +65,7 @@ fn rendered(notice: &Notice, ledger: &Path) -> String {
     );
     match &denial.would_allow {
         Some(yaml) => {
-            text.push_str("sentinel:   the policy would allow it with\n");
+            text.push_str("sentinel:   the policy would allow it with these lines (a key that is there is not repeated)\n");
             for line in yaml.lines() {
                 let _infallible = writeln!(text, "sentinel:     {}", visible(line));
             }
@@ -101,13 +101,15 @@ mod tests {
 
     #[test]
     fn a_denial_is_told_with_what_would_allow_it_and_where_to_read_more() {
-        let allow = "enforcement:\n  network: {allow: [\"192.0.2.1:443\"]}";
+        let allow = "enforcement:\n  network:\n    allow:\n      - \"192.0.2.1:443\"";
         assert_eq!(
             rendered(&notice("curl", Some(allow)), Path::new("/tmp/ledger.jsonl")),
             "sentinel: refused: connect to 192.0.2.1:443 (tcp) by `curl` (pid 7)\n\
-             sentinel:   the policy would allow it with\n\
+             sentinel:   the policy would allow it with these lines (a key that is there is not repeated)\n\
              sentinel:     enforcement:\n\
-             sentinel:       network: {allow: [\"192.0.2.1:443\"]}\n\
+             sentinel:       network:\n\
+             sentinel:         allow:\n\
+             sentinel:           - \"192.0.2.1:443\"\n\
              sentinel:   more: sentinel why d1 --ledger /tmp/ledger.jsonl\n"
         );
         let told = rendered(&notice("curl", None), Path::new(DEFAULT_LEDGER));

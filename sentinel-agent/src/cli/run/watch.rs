@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use super::failure::Failure;
 use super::notice::{say, tell_notice, tell_waits};
 use super::operator::Operator;
+use crate::denials::without_note;
 use crate::session::cgroup::{CgroupError, SessionCgroup};
 use crate::session::launch::{LAUNCH_FAILED, RunningCommand};
 
@@ -243,7 +244,8 @@ impl<'run> Agent<'run> {
             match self.reader.next_message() {
                 Ok(Some(Reply::Notice(notice))) => {
                     let denial = &notice.denial;
-                    let kind = format!("{}\0{}\0{}", notice.process, denial.attempt, denial.fate);
+                    let allow = without_note(denial.would_allow.as_deref());
+                    let kind = format!("{}\0{}\0{}\0{allow}", notice.process, denial.attempt, denial.fate);
                     if self.told.len() < MOST_NOTICES && self.told.insert(kind) {
                         tell_notice(&notice, self.ledger);
                     }

@@ -27,6 +27,7 @@ fn record(session: SessionId, port: u32) -> KernelRecord {
         ino: 0,
         rule_bits: 0,
         open_bits: 0,
+        scopes: [0; 4],
         path: [0; sentinel_ebpf_common::record::PATH_BYTES],
     }
 }
@@ -114,5 +115,54 @@ fn lost_records_are_a_fact_whenever_their_number_has_moved() {
         world.clock.advance(Duration::from_secs(1));
         world.driver.tick();
         assert_eq!(lost(world.facts()), [3, 2], "one that couldn't be written is written later");
+    });
+}
+
+/// What would allow each denial that has been written.
+fn suggestions(facts: &[Fact]) -> Vec<String> {
+    let texts = facts.iter().filter_map(|fact| match fact {
+        Fact::KernelDenied { attempt, .. } => attempt.would_allow.clone(),
+        _ => None,
+    });
+    texts.collect()
+}
+
+#[test]
+fn what_is_refused_in_an_action_is_suggested_for_that_action_and_else_for_the_baseline() {
+    run(async |mut world| {
+        let (session, _launcher, mut application) = world.session();
+        let action = world.begin(&mut application, "look").action_id.unwrap();
+        let mut inside = record(session, 443);
+        // By a child that has begun actions of its own before.
+        inside.scopes[..2].copy_from_slice(&[1, world.scope().0]);
+        // Nobody takes the report before the action's end comes.
+        world.enforcer.report(inside);
+        drop(world.end(&mut application, action, Some(8)));
+        let text = "actions:\n  look:\n    grants:\n      network:\n        - \"192.0.2.1:443\"";
+        assert_eq!(suggestions(&world.facts()), [text]);
+
+        // The same afterwards, and while another process's action is in flight.
+        drop(world.begin(&mut application, "look"));
+        world.enforcer.report(record(session, 443));
+        world.driver.drain_records();
+        let text = "enforcement:\n  network:\n    allow:\n      - \"192.0.2.1:443\"";
+        assert_eq!(suggestions(&world.facts()).last().map(String::as_str), Some(text));
+    });
+}
+
+#[test]
+fn of_actions_in_flight_at_once_the_latest_is_the_likeliest() {
+    run(async |mut world| {
+        let (session, _launcher, mut application) = world.session();
+        for action in ["look", "listen"] {
+            drop(world.begin(&mut application, action));
+            world.clock.advance(Duration::from_millis(1));
+        }
+        let mut inside = record(session, 443);
+        inside.scopes[0] = world.scope().0;
+        world.enforcer.report(inside);
+        world.driver.drain_records();
+        let text = "actions:\n  listen:\n    grants:\n      network:\n        - \"192.0.2.1:443\"  # or to another action that was in flight: `look`";
+        assert_eq!(suggestions(&world.facts()), [text]);
     });
 }

@@ -9,6 +9,7 @@ Invariant: explaining never changes which error is raised, and never keeps it fr
 from __future__ import annotations
 
 import errno
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
@@ -34,9 +35,9 @@ class KernelDenial(NamedTuple):
     would_allow: Optional[str]
 
     def __str__(self) -> str:
-        allow = f"; the policy would allow it with `{self.would_allow}`" if self.would_allow else ""
         why = f"; `sentinel why {self.id}` tells more" if self.id else ""
-        return f"sentinel: {self.attempt} was {self.fate}{allow}{why}"
+        allow = f"; the policy would allow it with\n{textwrap.indent(self.would_allow, '  ')}" if self.would_allow else ""
+        return f"sentinel: {self.attempt} was {self.fate}{why}{allow}"
 
 
 def explain(error: BaseException, began: float) -> list[KernelDenial]:
