@@ -1,18 +1,10 @@
 //! Descriptors that the runtime watches.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-
-/// Watches a descriptor for both directions. To be called inside the runtime.
-///
-/// # Errors
-/// The kernel can't watch it.
-pub fn both_ways(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    watch(descriptor, Interest::READABLE | Interest::WRITABLE)
-}
 
 /// Watches a descriptor for something to read; of a pidfd, for the end of its process.
 ///
@@ -20,6 +12,17 @@ pub fn both_ways(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// The kernel can't watch it.
 pub fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     watch(descriptor, Interest::READABLE)
+}
+
+/// Waits until a descriptor that is watched for something to read can be written. Watched for both, it would wake the loop with every answer that a
+/// peer takes.
+///
+/// # Errors
+/// The kernel can't watch it.
+pub async fn writable(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    // The runtime knows each descriptor once.
+    let other = watch(descriptor.try_clone_to_owned()?, Interest::WRITABLE)?;
+    other.writable().await.map(|mut guard| guard.retain_ready())
 }
 
 fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {

@@ -120,7 +120,7 @@ impl Connection {
             id,
             door,
             opener,
-            socket: watch::both_ways(socket)?,
+            socket: watch::readable(socket)?,
             lane: Cell::new(None),
             opener_mark: Cell::new(None),
             waiting: Cell::new(0),
@@ -273,13 +273,16 @@ pub async fn serve<G>(
                 },
                 Err(_runtime_gone) => break,
             },
-            ready = connection.socket.writable(), if has_outbound => match ready {
-                Ok(mut guard) => match connection.flush() {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                    Err(_peer_gone) => break,
+            ready = watch::writable(connection.socket.get_ref().as_fd()), if has_outbound => match ready {
+                Ok(()) => match connection.flush() {
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
+                    // Where it is full again it is waited for anew.
+                    _ => {}
                 },
-                Err(_runtime_gone) => break,
+                Err(error) => {
+                    tracing::error!(connection = connection.id, %error, "a peer's answers can't be kept for it; closing");
+                    break;
+                }
             },
             () = connection.changed.notified() => {}
             () = until(due), if due.is_some() => {

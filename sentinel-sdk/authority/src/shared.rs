@@ -154,15 +154,15 @@ impl SharedAuthority {
     /// # Errors
     /// As [`SharedAuthority::join`]: nothing may be decided.
     pub fn take_turn(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
-        let locks = self.locks.clone();
-        let failed = |cause| SharedError::Turns { path: locks.clone(), cause };
         if self.reserved.is_none() && self.is_time_to_look(now) {
-            if !self.turns.is_at(&locks).map_err(failed)? {
+            let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
+            if !self.turns.is_at(&self.locks).map_err(failed)? {
                 // Somebody has removed the folder, or the locks in it: those who share it anew do so by other ones.
                 *self = Self::open(&self.ledger, self.limits, self.turns.member(), now)?;
             }
             self.looked_at = now.elapsed;
         }
+        let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
         let (turn, may_wait) = match self.reserved.take() {
             Some(reserved) => (self.turns.resume(reserved), false),
             None => (self.turns.take().map_err(failed)?, true),

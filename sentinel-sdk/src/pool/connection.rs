@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +21,9 @@ use sentinel_proto::FrameReader;
 use sentinel_proto::app::{Reply, RequestId};
 
 use super::LinkError;
+use super::patience::Patience;
 use super::waiting::{Deadline, Waiting};
 
-/// A thread looks again and again for so long before it sleeps: a wake-up costs more than a whole round trip.
-const LOOKING: Duration = Duration::from_micros(20);
 /// A full socket buffer is tried again so often: the agent is far behind then.
 const SEND_AGAIN_AFTER: Duration = Duration::from_millis(1);
 const READ_BYTES: usize = 4 * 1024;
@@ -151,11 +151,17 @@ pub(crate) struct Reading {
     frames: FrameReader,
     /// Requests whose answers nobody waits for any more.
     forgotten: Vec<RequestId>,
+    patience: Patience,
 }
 
 impl Reading {
     pub(crate) fn of(connection: Connection) -> Self {
-        Self { connection: Arc::new(connection), frames: FrameReader::new(), forgotten: Vec::new() }
+        Self {
+            connection: Arc::new(connection),
+            frames: FrameReader::new(),
+            forgotten: Vec::new(),
+            patience: Patience::default(),
+        }
     }
 
     /// Lets the answer to this request be skipped when it comes.
@@ -191,7 +197,6 @@ impl Reading {
     /// # Errors
     /// As [`Reading::answer`].
     pub(crate) async fn next(&mut self, waiting: Waiting, deadline: Deadline) -> Result<Reply, LinkError> {
-        let mut looking_since = None;
         loop {
             if let Some(reply) = self.frames.next_message()? {
                 return Ok(reply);
@@ -199,9 +204,7 @@ impl Reading {
             if self.receive()? {
                 continue;
             }
-            if waiting == Waiting::InThread
-                && looking_since.get_or_insert_with(Instant::now).elapsed() < LOOKING
-            {
+            if waiting == Waiting::InThread && self.patience.lasts(Instant::now) {
                 rustix::thread::sched_yield();
                 continue;
             }
@@ -217,11 +220,12 @@ impl Reading {
 
     /// Takes in what is there; false where nothing is.
     fn receive(&mut self) -> Result<bool, LinkError> {
-        let mut buffer = [0; READ_BYTES];
+        let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
         match recv(&self.connection.socket, &mut buffer, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Err(LinkError::Lost(io::ErrorKind::UnexpectedEof.into())),
-            Ok((_, received)) => {
-                self.frames.push(buffer.get(..received).unwrap_or_default());
+            Ok(((received, _), _)) => {
+                self.patience.is_rewarded();
+                self.frames.push(received);
                 Ok(true)
             }
             Err(rustix::io::Errno::INTR) => Ok(true),

@@ -11,6 +11,7 @@
 mod connection;
 mod error;
 mod lease;
+mod patience;
 mod per_process;
 mod waiting;
 

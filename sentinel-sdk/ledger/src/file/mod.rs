@@ -76,6 +76,7 @@ struct Written {
 #[derive(Debug)]
 pub struct FileLog {
     file: Arc<File>,
+    identity: parts::Identity,
     path: PathBuf,
     limits: Limits,
     /// The bytes of the parts that are rotated.
@@ -168,6 +169,7 @@ impl FileLog {
         let head = gap.clone().unwrap_or_else(Head::genesis);
         let mut log = Self {
             written: Arc::new(Mutex::new(Written { file: Arc::clone(&file), head: head.clone() })),
+            identity: parts::Identity::of(&file).map_err(failed("read"))?,
             file,
             path: path.to_owned(),
             limits,
@@ -249,6 +251,19 @@ impl FileLog {
         }
     }
 
+    /// Whether its file is where it was, and holds nothing that others have written since. Then there is nothing to catch up with.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn is_caught_up(&self) -> Result<bool, LedgerError> {
+        let place = parts::place(self.identity, &self.path).map_err(|cause| LedgerError::Io {
+            path: self.path.clone(),
+            what: "read",
+            cause,
+        })?;
+        Ok(place == parts::Place::Own(self.length) && !self.poisoned)
+    }
+
     /// Hands every line to `on_line` that others have written since. What a process that died left half written is set aside.
     ///
     /// # Errors
@@ -258,7 +273,7 @@ impl FileLog {
         mut on_line: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<CaughtUp, LedgerError> {
         let failed = |cause| LedgerError::Io { path: self.path.clone(), what: "read", cause };
-        let place = parts::place(&self.file, &self.path).map_err(failed)?;
+        let place = parts::place(self.identity, &self.path).map_err(failed)?;
         let length = match place {
             parts::Place::Own(length) => length,
             // What they wrote before somebody moved it away is in there all the same.
@@ -415,8 +430,8 @@ impl Log for FileLog {
         let mut first_line = Vec::new();
         let head = self.head.seal_first(body, &mut first_line);
         match parts::begin(&self.path, &self.file, self.first_seq, &first_line, self.sharing) {
-            Ok(file) => {
-                self.file = Arc::new(file);
+            Ok((file, identity)) => {
+                (self.file, self.identity) = (Arc::new(file), identity);
                 self.length = u64::try_from(first_line.len()).unwrap_or(u64::MAX);
                 (self.first_seq, self.head) = (head.seq, head);
                 // However large a state is, most of a part is what happened.

@@ -46,6 +46,18 @@ pub(super) fn lock(file: &File, path: &Path, sharing: Sharing) -> Result<(), Led
     }
 }
 
+/// Which file it is, as long as it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity(u64, u64);
+
+impl Identity {
+    /// That of an open file.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self(metadata.dev(), metadata.ino()))
+    }
+}
+
 /// What stands where an open file was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -58,13 +70,12 @@ pub(super) enum Place {
 }
 
 /// What stands at that path.
-pub(super) fn place(file: &File, path: &Path) -> io::Result<Place> {
+pub(super) fn place(own: Identity, path: &Path) -> io::Result<Place> {
     let there = match std::fs::symlink_metadata(path) {
         Err(gone) if gone.kind() == ErrorKind::NotFound => return Ok(Place::Nothing),
         there => there?,
     };
-    let open = file.metadata()?;
-    let is_own = (open.dev(), open.ino()) == (there.dev(), there.ino());
+    let is_own = own == Identity(there.dev(), there.ino());
     Ok(if is_own { Place::Own(there.len()) } else { Place::Another })
 }
 
@@ -86,11 +97,12 @@ pub(super) fn begin(
     first_seq: u64,
     first_line: &[u8],
     sharing: Sharing,
-) -> io::Result<File> {
+) -> io::Result<(File, Identity)> {
     let unready = unready(path);
     remove(&unready)?;
     let made = (|| {
         let mut new = open(&unready, true)?;
+        let identity = Identity::of(&new)?;
         rustix::fs::flock(&new, sharing.lock())?;
         new.write_all(first_line)?;
         new.sync_all()?;
@@ -110,7 +122,7 @@ pub(super) fn begin(
         if sharing == Sharing::Nobody {
             File::open(folder_of(path))?.sync_all()?;
         }
-        Ok(new)
+        Ok((new, identity))
     })();
     if made.is_err() {
         // The first error is the one to tell; the next open removes what is left.

@@ -218,6 +218,7 @@ fn after_a_write_that_can_not_be_taken_back_nothing_is_ever_appended() {
     let file = Arc::new(File::from(file));
     let mut log = FileLog {
         written: Arc::new(Mutex::new(Written { file: Arc::clone(&file), head: Head::genesis() })),
+        identity: parts::Identity::of(&file).unwrap(),
         file,
         path: PathBuf::from("memfd"),
         limits: Limits::default(),
