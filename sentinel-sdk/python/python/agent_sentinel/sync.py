@@ -78,7 +78,7 @@ class BackgroundSync:
     def __init__(self, config: SyncConfig, home: Optional[PathLike] = None) -> None:
         self.config = config
         # Under `sentinel run` this program's own ledger may be elsewhere than where the program is.
-        self.home: Path = Path(runtime.own().place).parent if home is None else home_folder(home)
+        self.home: Path = runtime.home() if home is None else home_folder(home)
         self._platform = Platform(config.platform_url, config.api_token, config.allow_http)
         self._ledger = Ledger(self.home)
         self._offset = Offset(self.home, config.platform_url)
