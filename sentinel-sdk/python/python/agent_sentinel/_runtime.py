@@ -12,11 +12,8 @@ import atexit
 import json
 import logging
 import os
-import shutil
-import tempfile
 import threading
-from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from . import _native
 from ._home import home_folder
@@ -28,6 +25,10 @@ from .errors import (
     PolicyViolationError,
     TimeoutError,
 )
+
+if TYPE_CHECKING:
+    # With much of the standard library behind it: imported when a file is first named.
+    from pathlib import Path
 
 logger = logging.getLogger("agent_sentinel")
 
@@ -125,6 +126,9 @@ class Runtime:
         if self.agent() is None or _can_be_written(home):
             return home
         if self._instead is None:
+            import tempfile
+            from pathlib import Path
+
             self._instead = Path(tempfile.mkdtemp(prefix="agent-sentinel-"))
             # The agent's ledger is the one that stays.
             atexit.register(_removed, self._instead, os.getpid())
@@ -187,6 +191,8 @@ class Runtime:
         if not path or self._policy is not None or self._failed is not None or self.agent() is not None:
             return
         try:
+            from pathlib import Path
+
             self.set_policy(path, Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             self.fail_policy(f"the policy `{path}`, which `${POLICY}` names, can't be read: {error}")
@@ -253,6 +259,8 @@ class Runtime:
 
 def _removed(folder: Path, maker: int) -> None:
     if os.getpid() == maker:  # and not a child that it has forked
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
 
 
