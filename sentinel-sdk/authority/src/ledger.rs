@@ -92,8 +92,13 @@ impl FileLedger {
     }
 
     /// Folds what other processes have written.
-    pub(crate) fn catch_up(&mut self, state: &mut State, now: Now) -> Result<CaughtUp, LedgerError> {
-        if self.log.is_caught_up()? {
+    pub(crate) fn catch_up(
+        &mut self,
+        state: &mut State,
+        has_next_turn: bool,
+        now: Now,
+    ) -> Result<CaughtUp, LedgerError> {
+        if self.log.is_caught_up(has_next_turn)? {
             return Ok(CaughtUp::Here);
         }
         let mut fold = Fold::going_on(std::mem::take(state), std::mem::take(&mut self.names), now);
