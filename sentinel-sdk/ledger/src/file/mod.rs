@@ -375,6 +375,7 @@ impl FileLog {
     /// lines are appended and parts rotated.
     pub fn to_disk(&self) -> impl Fn() -> std::io::Result<()> + Send + Sync + use<> {
         let (written, path) = (Arc::clone(&self.written), head_file(&self.path));
+        self.tell_written();
         let noted = Mutex::new(Head::genesis());
         move || {
             let (file, head) = {
@@ -392,6 +393,10 @@ impl FileLog {
     }
 
     fn tell_written(&self) {
+        // Where nobody brings it to the disk, nobody asks.
+        if Arc::strong_count(&self.written) == 1 {
+            return;
+        }
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         (written.file, written.head) = (Arc::clone(&self.file), self.head.clone());
     }

@@ -35,8 +35,12 @@ impl Watch {
 
     /// Whether nothing was done to it since the last time.
     pub(super) fn is_quiet(&self) -> bool {
-        let mut report = [0; 4096];
-        rustix::io::read(&self.reports, &mut report) == Err(rustix::io::Errno::AGAIN)
+        if rustix::io::ioctl_fionread(&self.reports) == Ok(0) {
+            return true;
+        }
+        // What is left over is found the next time.
+        let _reported = rustix::io::read(&self.reports, &mut [0; 4096]);
+        false
     }
 }
 
