@@ -16,6 +16,8 @@ use super::{EnforcerError, Places};
 const OURS: &str = "sentinel";
 /// Notes of which build each instance's kernel side is.
 const BUILDS: &str = "/run/agent-sentinel/builds";
+/// So often something is made again that another instance has removed meanwhile.
+const TRIES: u32 = 10;
 /// Where a host that has a bpffs has it.
 const HOST_BPFFS: &str = "/sys/fs/bpf";
 /// `f_type` of a bpffs (`include/uapi/linux/magic.h`).
@@ -103,9 +105,16 @@ impl Places {
     /// Notes which build it is of.
     pub(super) fn note_build(&self, build: &str) -> Result<(), EnforcerError> {
         let note = self.build_note();
-        let written = note.parent().map_or(Ok(()), |folder| make_folders(folder, 0o755));
-        written?;
-        fs::write(&note, build).map_err(|cause| unavailable("write", &note, cause))
+        let mut tries = TRIES;
+        loop {
+            note.parent().map_or(Ok(()), |folder| make_folders(folder, 0o755))?;
+            match fs::write(&note, build) {
+                Ok(()) => return Ok(()),
+                // Another instance has removed the folder, which was empty.
+                Err(cause) if is_gone(&cause) && tries > 0 => tries = tries.saturating_sub(1),
+                Err(cause) => return Err(unavailable("write", &note, cause)),
+            }
+        }
     }
 
     /// A bpffs holds nothing but pins, so the note is elsewhere; it goes with the host's next start as they do.
@@ -136,7 +145,7 @@ fn is_bpffs(folder: &Path) -> bool {
 
 /// Makes a folder and those above it. Another instance may remove an empty one in between: then again.
 fn make_folders(folder: &Path, mode: u32) -> Result<(), EnforcerError> {
-    let mut tries = 10_u32;
+    let mut tries = TRIES;
     loop {
         match DirBuilder::new().recursive(true).mode(mode).create(folder) {
             Ok(()) => return Ok(()),

@@ -99,7 +99,7 @@ class Runtime:
             self._read_environment()
             with self._lock:
                 if self._own is None:
-                    made = _native.Client.embedded(str(self._home()))
+                    made = _native.Client.embedded(str(self.home()))
                     if self._failed is not None:
                         made.fail_policy(self._failed)
                     elif self._policy is not None:
@@ -113,7 +113,7 @@ class Runtime:
         """The authority in this process, where it has decided before, nobody else decides, and a policy says how."""
         return self._own if self._is_alone and self._policy is not None else None
 
-    def _home(self) -> Path:
+    def home(self) -> Path:
         """The folder of this process's own account.
 
         A session's user often can't write where the program is. There the account is for the program alone, as the agent has its
@@ -141,7 +141,7 @@ class Runtime:
         with self._lock:
             # Checked where it can't have an effect, also before there is a ledger.
             try:
-                (self._own or _native.Client.embedded(str(self._home()))).set_policy(name, text)
+                (self._own or _native.Client.embedded(str(self.home()))).set_policy(name, text)
             except _native.Refused as refused:
                 self._fail(_message(refused))
                 raise ConfigurationError(_message(refused)) from None
@@ -151,7 +151,7 @@ class Runtime:
     def summary_of(self, name: str, text: str) -> str:
         """What a policy says, as JSON, without putting it in force. Raises `ConfigurationError`."""
         try:
-            apart = _native.Client.embedded(str(self._home()))
+            apart = _native.Client.embedded(str(self.home()))
             apart.set_policy(name, text)
             return apart.policy_summary()
         except _native.Refused as refused:

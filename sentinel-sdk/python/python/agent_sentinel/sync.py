@@ -26,6 +26,7 @@ from ._http import Platform, checked_url
 from ._ingest import Ingest, Pause
 from ._ledger import Ledger
 from ._offset import Offset
+from ._runtime import runtime
 from .errors import ConfigurationError
 
 __all__ = ["BackgroundSync", "SyncConfig", "enable_remote_sync", "flush", "flush_and_stop", "get_sync", "manual_flush"]
@@ -76,7 +77,8 @@ class BackgroundSync:
 
     def __init__(self, config: SyncConfig, home: Optional[PathLike] = None) -> None:
         self.config = config
-        self.home: Path = home_folder(home)
+        # Under `sentinel run` this program's own ledger may be elsewhere than where the program is.
+        self.home: Path = runtime.home() if home is None else home_folder(home)
         self._platform = Platform(config.platform_url, config.api_token, config.allow_http)
         self._ledger = Ledger(self.home)
         self._offset = Offset(self.home, config.platform_url)
