@@ -6,7 +6,9 @@
     def search(query: str) -> list[str]: ...
 """
 
-from importlib import metadata as _metadata
+import os as _os
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from ._native import __version__
 from .approval import ApprovalRequest, ApprovalResponse, ApprovalStatus, HumanApprovalHandler
@@ -39,27 +41,58 @@ from .guard import guarded_action
 from .kill_switch import KillSwitchClient
 from .ledger import InterventionTracker, Ledger
 from .policy import PolicyConfig, PolicyEngine
-from .policy_sync import PolicySync
 from .replay import ReplayMode, replay_mode
-from .sync import (
-    BackgroundSync,
-    SyncConfig,
-    enable_remote_sync,
-    flush,
-    flush_and_stop,
-    get_sync,
-    manual_flush,
-)
+
+if _TYPE_CHECKING:
+    from .policy_sync import PolicySync
+    from .sync import (
+        BackgroundSync,
+        SyncConfig,
+        enable_remote_sync,
+        flush,
+        flush_and_stop,
+        get_sync,
+        manual_flush,
+    )
+
+# What talks to a platform needs much of the standard library, and most programs don't need it: imported when it is first asked for.
+_WHEN_NEEDED = {
+    "BackgroundSync": "sync",
+    "PolicySync": "policy_sync",
+    "SyncConfig": "sync",
+    "enable_remote_sync": "sync",
+    "flush": "sync",
+    "flush_and_stop": "sync",
+    "get_sync": "sync",
+    "manual_flush": "sync",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in ("policy_sync", "sync"):
+        return _import_module(f".{name}", __name__)
+    if name not in _WHEN_NEEDED:
+        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
+    value: object = getattr(_import_module(f".{_WHEN_NEEDED[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHEN_NEEDED})
 
 
 def _refuse_another() -> None:
-    # Both are imported as `agent_sentinel`: whichever was installed last has overwritten files of the other.
-    try:
-        other = _metadata.version("agentsentinel-sdk")
-    except _metadata.PackageNotFoundError:
+    # Both are imported as `agent_sentinel`: whichever was installed last has overwritten files of the other. Looked for by its name alone:
+    # `importlib.metadata` takes longer than all else here.
+    prefix, ends = "agentsentinel_sdk-", (".dist-info", ".egg-info")
+    folder = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
+    others = [name for name in _os.listdir(folder) if name.startswith(prefix) and name.endswith(ends)]
+    if not others:
         return
+    version = others[0][len(prefix) :].rsplit(".", 1)[0]
     raise ImportError(
-        f"`agentsentinel-sdk` {other} is installed beside `sentinel-agent-sdk`, and both are imported as `agent_sentinel`; "
+        f"`agentsentinel-sdk` {version} is installed beside `sentinel-agent-sdk`, and both are imported as `agent_sentinel`; "
         "run `pip uninstall agentsentinel-sdk`, then `pip install --force-reinstall sentinel-agent-sdk`"
     )
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import functools
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _variables: list[ContextVar[Any]] = []
 _lock = threading.Lock()
@@ -33,6 +35,8 @@ def carried(variable: ContextVar[Any]) -> None:
 
 
 def _carry() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
     start: Callable[[threading.Thread], None] = threading.Thread.start
     submit: Callable[..., Future[Any]] = ThreadPoolExecutor.submit
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Optional, Union
+
+if TYPE_CHECKING:
+    # With much of the standard library behind it: imported when a file is first named.
+    from pathlib import Path
 
 PathLike = Union[str, "os.PathLike[str]"]
 
 
 def home_folder(given: Optional[PathLike] = None) -> Path:
     """The one that is given, else `$AGENT_SENTINEL_HOME`, else `.agent-sentinel`. Absolute: the program may change its folder."""
+    from pathlib import Path
+
     chosen = given if given is not None else os.environ.get("AGENT_SENTINEL_HOME") or ".agent-sentinel"
     return Path(chosen).absolute()
 
@@ -22,6 +26,8 @@ def write_durably(path: Path, content: bytes) -> None:
     Only its owner can read it. Raises `OSError`; then the file is as it was.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    import tempfile
+
     descriptor, unready = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:

@@ -9,7 +9,6 @@ import datetime
 import json
 import math
 import re
-import uuid
 from typing import Any
 
 from . import _native
@@ -61,8 +60,6 @@ def _in_order(items: Any) -> list[Any]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, uuid.UUID):
-        return str(value)
     try:
         text = str(value)
     except BaseException as error:  # even a `KeyboardInterrupt` from a broken `__str__` is that value's doing

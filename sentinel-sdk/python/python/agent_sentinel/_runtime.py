@@ -11,10 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 import threading
-from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from . import _native
 from ._home import home_folder
@@ -26,6 +24,10 @@ from .errors import (
     PolicyViolationError,
     TimeoutError,
 )
+
+if TYPE_CHECKING:
+    # With much of the standard library behind it: imported when a file is first named.
+    from pathlib import Path
 
 logger = logging.getLogger("agent_sentinel")
 
@@ -123,6 +125,9 @@ class Runtime:
         if self.agent() is None or _can_be_written(home):
             return home
         if self._instead is None:
+            import tempfile
+            from pathlib import Path
+
             self._instead = Path(tempfile.mkdtemp(prefix="agent-sentinel-"))
             logger.warning("`%s` can't be written by this user; this program's own ledger is in `%s`", home, self._instead)
         return self._instead
@@ -181,6 +186,8 @@ class Runtime:
         if not path or self._policy is not None or self._failed is not None or self.agent() is not None:
             return
         try:
+            from pathlib import Path
+
             self.set_policy(path, Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             self.fail_policy(f"the policy `{path}`, which `${POLICY}` names, can't be read: {error}")

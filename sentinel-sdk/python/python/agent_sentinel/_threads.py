@@ -8,13 +8,17 @@ Invariant: no call waits for another one's thread, and none keeps the program fr
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextvars
 import os
 import queue
+import sys
 import threading
-from typing import Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
+
+if TYPE_CHECKING:
+    # Only programs that use it have to wait for its import.
+    import asyncio
 
 Result = TypeVar("Result")
 
@@ -92,6 +96,8 @@ def in_thread(function: Callable[..., Result], *args: Any) -> asyncio.Future[Res
 
     Whoever is cancelled while waiting for it shields it: the call goes on. Its answer is dropped if the loop has ended.
     """
+    import asyncio
+
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Result] = loop.create_future()
     context = contextvars.copy_context()
@@ -106,6 +112,12 @@ def in_thread(function: Callable[..., Result], *args: Any) -> asyncio.Future[Res
 
     _threads.start(call)
     return answer
+
+
+def is_future(value: object) -> bool:
+    """Whether it is one of asyncio's. Where nobody has imported that, nothing is."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(value, asyncio.Future)
 
 
 def apart(function: Callable[..., object], *args: Any) -> None:

@@ -7,19 +7,21 @@ Invariant: no handler, a handler that fails, or any answer but *approved* keeps 
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import enum
-import uuid
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import _native
 from ._runtime import Begun, Request, runtime, told
 from .errors import AgentSentinelError, PolicyViolationError
+
+if TYPE_CHECKING:
+    # Only programs that use it have to wait for its import.
+    import asyncio
 
 
 class ApprovalStatus(str, enum.Enum):
@@ -30,6 +32,12 @@ class ApprovalStatus(str, enum.Enum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+
+
+def _new_id() -> str:
+    import uuid
+
+    return str(uuid.uuid4())
 
 
 def _now() -> datetime.datetime:
@@ -46,7 +54,7 @@ class ApprovalRequest:
     estimated_cost: float
     risk_level: str = "minimal"
     timeout_seconds: float = 300
-    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    request_id: str = field(default_factory=_new_id)
     created_at: datetime.datetime = field(default_factory=_now)
 
 
@@ -100,6 +108,8 @@ class HumanApprovalHandler:
         """The human's word. Raises `PolicyViolationError` where there is nobody, or the word is no *approved*."""
         loop = _loop.get()
         if loop is not None and cls._async_handler is not None:
+            import asyncio
+
             response = asyncio.run_coroutine_threadsafe(_awaited(cls._async_handler, request), loop).result()
         elif cls._handler is not None:
             response = cls._handler(request)

@@ -5,25 +5,28 @@ Invariant: the body runs only between a *yes* and the word how it ended, whateve
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import functools
 import inspect
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import Any, Callable, Optional, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union, cast
 
 from . import _modes, _native
 from ._denials import explain
 from ._json import encoded, encoded_call
 from ._runtime import Begun, Request, runtime, told
-from ._threads import apart, in_thread
+from ._threads import apart, in_thread, is_future
 from .approval import ApprovalResponse, asked, handlers_run_on
 from .compliance import Body, ComplianceMetadata, current_body
 from .context import NOBODY, Identity, identity
 from .errors import ReplayDivergenceError
 from .kill_switch import KillSwitchClient
 from .replay import ReplayMode
+
+if TYPE_CHECKING:
+    # Only programs that use it have to wait for its import.
+    import asyncio
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -120,6 +123,8 @@ class _Action:
         at_once = self.begin_at_once(args, kwargs)
         if at_once is not None:
             return at_once
+        import asyncio
+
         with handlers_run_on(asyncio.get_running_loop()):
             begun = in_thread(self.begin, args, kwargs)
         try:
@@ -160,7 +165,7 @@ class Running(Body):
         begun = self._begun
         if isinstance(begun, _native.Guard) and begun.end_at_once(outcome, outputs, self._said()):
             return
-        await asyncio.shield(in_thread(self.end, outcome, outputs))
+        await _finished(self.end, outcome, outputs)
 
     def _said(self) -> Optional[str]:
         return None if self.metadata is None else encoded({"compliance_metadata": self.metadata.to_dict()})
@@ -187,13 +192,21 @@ def _approved(response: ApprovalResponse) -> ComplianceMetadata:
     )
 
 
+async def _finished(function: Callable[..., object], *args: Any) -> None:
+    """Makes the call in a thread, and waits for it; it goes on where nobody waits any more."""
+    import asyncio
+
+    await asyncio.shield(in_thread(function, *args))
+
+
 def _give_up(begun: asyncio.Future[Running]) -> None:
     if not begun.cancelled() and begun.exception() is None:
         apart(begun.result().end, "cancelled", _NOTHING)
 
 
 def _failed(begun: Running, error: BaseException) -> None:
-    if not isinstance(error, Exception) or isinstance(error, asyncio.CancelledError):
+    # Also asyncio's word that a task was cancelled: it is no `Exception`.
+    if not isinstance(error, Exception):
         begun.end("cancelled", encoded(type(error).__name__))
         return
     denials = explain(error, begun.began)
@@ -321,7 +334,7 @@ def _plain(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
             begun.end("success", encoded(result))
             return result
         # A plain function that returns what is to be awaited ends when that does.
-        if isinstance(result, asyncio.Future):
+        if is_future(result):
             result.add_done_callback(functools.partial(_done, begun))
             return result
         if inspect.isawaitable(result):
@@ -350,7 +363,7 @@ async def _ended(made: Callable[[], Any], begun: Running) -> Any:
     try:
         value = await made()
     except BaseException as error:
-        await asyncio.shield(in_thread(_failed, begun, error))
+        await _finished(_failed, begun, error)
         raise
     finally:
         begun.leave()
@@ -484,7 +497,7 @@ def _async_generator(function: Callable[..., Any], action: _Action) -> Callable[
                 if items is not None:
                     await items.aclose()
             finally:
-                await asyncio.shield(in_thread(_failed, begun, error))
+                await _finished(_failed, begun, error)
             raise
         await begun.end_async("success", given.encoded(None))
 

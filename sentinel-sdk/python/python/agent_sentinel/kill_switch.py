@@ -11,11 +11,13 @@ import math
 import os
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from ._http import Platform
 from .errors import AgentKilledError, ConfigurationError, KillSwitchUnavailableError, NetworkError
+
+if TYPE_CHECKING:
+    # Most programs have no platform, and needn't wait for the import of what asks it.
+    from ._http import Platform
 
 __all__ = ["KillSwitchClient"]
 
@@ -28,22 +30,23 @@ REQUEST_SECONDS = 5.0
 _FAILURE_SECONDS = 1.0
 
 
-@dataclass
 class _Target:
     """An agent, a run or a mission. One thread asks about it at a time; the others wait for that answer."""
 
-    kind: str
-    id: str
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    is_killed: bool = False
-    # By the monotonic clock: until when the last answer, or the last failure, is good.
-    answered_until: float = 0.0
-    failed_until: float = 0.0
-    failure: str = ""
+    def __init__(self, kind: str, id: str) -> None:
+        self.kind = kind
+        self.id = id
+        self.lock = threading.Lock()
+        self.is_killed = False
+        # By the monotonic clock: until when the last answer, or the last failure, is good.
+        self.answered_until = 0.0
+        self.failed_until = 0.0
+        self.failure = ""
 
 
-@dataclass(frozen=True)
-class _Setup:
+class _Setup(NamedTuple):
+    """What was configured."""
+
     platform: Platform
     cache_ttl: float
     fail_open: bool
@@ -78,6 +81,8 @@ class KillSwitchClient:
             raise ConfigurationError(f"`cache_ttl` is `{cache_ttl}`; give seconds from 0")
         if not isinstance(fail_open, bool):
             raise ConfigurationError(f"`fail_open` is `{fail_open}`; it is true or false")
+        from ._http import Platform
+
         setup = _Setup(Platform(platform_url, api_token, allow_http), cache_ttl, fail_open, (agent_id, run_id, mission_id))
         with cls._lock:
             cls._setup = setup

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from . import _native
 from ._json import encoded
 from ._runtime import runtime, told
+
+if TYPE_CHECKING:
+    # With much of the standard library behind it: imported when a file is first named.
+    from pathlib import Path
 
 
 class Ledger:
@@ -18,6 +21,8 @@ class Ledger:
     @classmethod
     def path(cls) -> Path:
         """Its file. Older parts stand beside it, as `ledger-FIRSTLINE.jsonl`."""
+        from pathlib import Path
+
         return Path(runtime.own().place)
 
     @classmethod

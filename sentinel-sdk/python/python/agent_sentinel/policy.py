@@ -11,14 +11,18 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from . import _modes
 from ._home import home_folder
 from ._runtime import runtime
 from .errors import AgentSentinelError, ConfigurationError
-from .policy_sync import PolicySync
+
+if TYPE_CHECKING:
+    # With much of the standard library behind it: imported when a file is first named.
+    from pathlib import Path
+    # Most programs have no platform, and needn't wait for the import of what asks it.
+    from .policy_sync import PolicySync
 
 
 @dataclass
@@ -167,6 +171,8 @@ class PolicyEngine:
         cls._config = None
         chosen = path if path is not None else _found()
         try:
+            from pathlib import Path
+
             text = Path(chosen).read_text(encoding="utf-8")
         except (OSError, TypeError, ValueError) as error:
             cause = f"the policy `{chosen}` can't be read: {error}"
@@ -195,6 +201,8 @@ class PolicyEngine:
 
         Raises `SyncError` where the platform can't be reached and no cached word of it is valid; then nothing may run.
         """
+        from .policy_sync import PolicySync
+
         broken = runtime.failure()
         if broken is not None:
             raise ConfigurationError(f"nothing may run until the policy of this process is mended: {broken}")
@@ -296,6 +304,8 @@ def _names(key: str, names: Optional[Sequence[str]]) -> Optional[list[str]]:
 
 
 def _found() -> Path:
+    from pathlib import Path
+
     candidates = [Path("callguard.yaml"), Path(".agent-sentinel/callguard.yaml"), home_folder() / "callguard.yaml"]
     for candidate in candidates:
         if candidate.is_file():

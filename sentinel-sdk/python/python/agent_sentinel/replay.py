@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional, Union
 
@@ -145,6 +144,8 @@ def replay_mode(
 
 
 def _ledger(path: Optional[Union[str, os.PathLike[str]]]) -> str:
+    from pathlib import Path
+
     return str(Ledger.path() if path is None else Path(path).absolute())
 
 
