@@ -459,7 +459,8 @@ impl Log for FileLog {
         let head = self.head.seal_first(body, &mut first_line);
         match parts::begin(&self.path, &self.file, self.first_seq, &first_line, self.sharing) {
             Ok((file, identity)) => {
-                (self.file, self.identity, self.watch) = (Arc::new(file), identity, None);
+                (self.file, self.identity) = (Arc::new(file), identity);
+                self.watch.take_if(|watch| watch.follow(&self.file).is_err());
                 self.length = u64::try_from(first_line.len()).unwrap_or(u64::MAX);
                 (self.first_seq, self.head) = (head.seq, head);
                 // However large a state is, most of a part is what happened.
