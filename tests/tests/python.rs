@@ -71,6 +71,43 @@ fn children_of_every_kind_share_the_sessions_budget_and_the_parent_goes_on() {
     assert_eq!(host.ledger_of("paid", "blocked").len(), 4 * 11);
 }
 
+#[test]
+fn what_a_program_writes_for_itself_where_it_can_not_write_goes_with_it() {
+    let host = Host::with_policy("strict_mode: true\n");
+    let python = Python::on(&host);
+    let temporary = python.work_folder();
+    let script = "from agent_sentinel import Ledger, guarded_action\n\
+                  guarded_action(name='act')(lambda: print(Ledger.path().is_file()))()\n";
+    let mut command = python.command(&["-c", script]);
+    // The package's folder, which is root's.
+    command.current_dir(&python.folder).env("TMPDIR", &temporary);
+    let finished = Finished::of(command);
+    assert_eq!(finished.stdout, "True\n", "{}", finished.stderr);
+    assert_eq!(std::fs::read_dir(temporary).unwrap().count(), 0, "it is removed at the end");
+    assert_eq!(host.ledger_of("act", "success").len(), 1, "and the agent's stays");
+}
+
+#[test]
+fn an_error_that_the_kernel_caused_in_a_body_tells_what_was_refused_and_what_would_allow_it() {
+    let host = Host::with_policy("strict_mode: true\n");
+    let python = Python::on(&host);
+    let script = "import socket\n\
+                  from agent_sentinel import guarded_action\n\
+                  @guarded_action(name='fetch')\n\
+                  def fetch():\n    \
+                      socket.create_connection(('127.0.0.1', 9), 1)\n\
+                  try:\n    \
+                      fetch()\n\
+                  except PermissionError as error:\n    \
+                      [denial] = error.kernel_denials\n    \
+                      print(denial.attempt, denial.would_allow is not None, len(error.__notes__))\n";
+    let finished = python.run(&["-c", script]);
+    assert_eq!(finished.stdout, "connect to 127.0.0.1:9/tcp True 1\n", "{}", finished.stderr);
+    let line = host.ledger_of("fetch", "error").remove(0);
+    assert_eq!(line["payload"]["outputs"]["error"], "PermissionError: [Errno 1] Operation not permitted");
+    assert_eq!(line["payload"]["outputs"]["kernel_denials"][0]["attempt"], "connect to 127.0.0.1:9/tcp");
+}
+
 /// A program that has the tools of `tests/python/tools.py`, with this server.
 fn with_tools(python: &Python<'_>, server: &Server, script: &str) -> Command {
     python.copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("python/tools.py"));

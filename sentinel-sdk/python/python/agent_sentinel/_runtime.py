@@ -8,6 +8,7 @@ Invariant: whatever keeps an answer from coming is an exception; none of them is
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -129,7 +130,11 @@ class Runtime:
             from pathlib import Path
 
             self._instead = Path(tempfile.mkdtemp(prefix="agent-sentinel-"))
-            logger.warning("`%s` can't be written by this user; this program's own ledger is in `%s`", home, self._instead)
+            # The agent's ledger is the one that stays.
+            atexit.register(_removed, self._instead, os.getpid())
+            logger.warning(
+                "`%s` can't be written by this user; this program's own ledger is in `%s` until it ends", home, self._instead
+            )
         return self._instead
 
     def agent(self) -> Optional[_native.Client]:
@@ -250,6 +255,13 @@ class Runtime:
         except BaseException as error:
             own.abort(str(error) or type(error).__name__)
             raise
+
+
+def _removed(folder: Path, maker: int) -> None:
+    if os.getpid() == maker:  # and not a child that it has forked
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _can_be_written(folder: Path) -> bool:
