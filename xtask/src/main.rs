@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a task tells what it does")]
 
 mod bench;
+mod bench_python;
 mod build_ebpf;
 mod command;
 mod demo;
@@ -68,6 +69,8 @@ enum Task {
     Lint,
     /// Prints what a guarded action, a connect and an exec cost.
     Bench,
+    /// Prints what a guarded call from Python costs, against AgentSentinel's own packages.
+    BenchPython,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -82,5 +85,6 @@ fn main() -> anyhow::Result<()> {
         Task::Soak { filter, fuzz_seconds } => soak::soak(root, filter.as_deref(), fuzz_seconds),
         Task::Lint => lint::lint(root),
         Task::Bench => bench::bench(root),
+        Task::BenchPython => bench_python::bench_python(root),
     }
 }

@@ -26,7 +26,7 @@ const PACKAGES: &[&str] = &[
 const TESTS_OF_THE_WHEEL: &[&str] = &["fresh_venv", "stubs"];
 /// Debian's own, for everything: a session's user can't run one that is somewhere in root's home, and what is compiled for one of another version
 /// doesn't run by it.
-const INTERPRETER: &str = "/usr/bin/python3";
+pub(crate) const INTERPRETER: &str = "/usr/bin/python3";
 
 /// The package, built and installed.
 #[derive(Debug)]
@@ -67,12 +67,28 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Python> {
 /// # Errors
 /// A tool can't be had, or the package not be built.
 pub(crate) fn build_wheel(root: &Path) -> anyhow::Result<()> {
+    println!("{}", users_wheel(root, &["--release"])?.display());
+    Ok(())
+}
+
+/// Installs the wheel that users install into a folder, as the only package there.
+///
+/// # Errors
+/// As [`build_wheel`].
+pub(crate) fn install_wheel(root: &Path, site: &Path) -> anyhow::Result<()> {
+    // Whatever this host's libraries are, it is for this host.
+    let wheel = users_wheel(root, &["--release", "--compatibility", "linux"])?;
+    remove(site)?;
+    let mut install = pip();
+    install.args(["--no-deps", "--target"]).arg(site).arg(wheel);
+    output_of(install, "pip install of the wheel").map(drop)
+}
+
+fn users_wheel(root: &Path, options: &[&str]) -> anyhow::Result<PathBuf> {
     let folder = root.join("target/python");
     let tools = folder.join("tools");
     install(&tools, TOOLS)?;
-    let wheel = build_into(&folder.join("wheels"), root, &tools, &["--release"])?;
-    println!("{}", wheel.display());
-    Ok(())
+    build_into(&folder.join("wheels"), root, &tools, options)
 }
 
 /// Builds the wheel as these options say, the only thing in the folder then.
@@ -94,7 +110,7 @@ fn build_into(wheels: &Path, root: &Path, tools: &Path, options: &[&str]) -> any
     Ok(std::fs::read_dir(wheels)?.next().context("maturin built no wheel")??.path())
 }
 
-fn remove(stale: &Path) -> anyhow::Result<()> {
+pub(crate) fn remove(stale: &Path) -> anyhow::Result<()> {
     if stale.exists() {
         std::fs::remove_dir_all(stale).with_context(|| format!("`{}`", stale.display()))?;
     }
@@ -108,7 +124,7 @@ fn pip() -> Command {
 }
 
 /// Installs these into the folder, unless just they are there.
-fn install(folder: &Path, wanted: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn install(folder: &Path, wanted: &[&str]) -> anyhow::Result<()> {
     let marker = folder.join("installed");
     let names = wanted.join(" ");
     if std::fs::read_to_string(&marker).is_ok_and(|installed| installed == names) {

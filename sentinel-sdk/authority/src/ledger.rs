@@ -1,5 +1,6 @@
 //! The ledger as the authority writes it: facts as chained lines.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -92,8 +93,13 @@ impl FileLedger {
     }
 
     /// Folds what other processes have written.
-    pub(crate) fn catch_up(&mut self, state: &mut State, now: Now) -> Result<CaughtUp, LedgerError> {
-        if self.log.is_caught_up()? {
+    pub(crate) fn catch_up(
+        &mut self,
+        state: &mut State,
+        has_next_turn: bool,
+        now: Now,
+    ) -> Result<CaughtUp, LedgerError> {
+        if self.log.is_caught_up(has_next_turn)? {
             return Ok(CaughtUp::Here);
         }
         let mut fold = Fold::going_on(std::mem::take(state), std::mem::take(&mut self.names), now);
@@ -121,12 +127,13 @@ impl<L> Ledger<L> {
         &self.log
     }
 
-    fn session_key(&self, fact: &Fact) -> Option<String> {
+    fn session_key<'key>(&'key self, fact: &'key Fact) -> Option<Cow<'key, str>> {
         let session = line::session_of(fact)?;
         if let Fact::SessionStarted { name: Some(name), .. } = fact {
-            return Some(name.to_string());
+            return Some(Cow::Borrowed(name.as_str()));
         }
-        Some(self.names.get(&SessionId(session)).cloned().unwrap_or_else(|| format!("s{session}")))
+        let known = self.names.get(&SessionId(session));
+        Some(known.map_or_else(|| Cow::Owned(format!("s{session}")), |name| Cow::Borrowed(name.as_str())))
     }
 }
 

@@ -247,7 +247,7 @@ impl Authority<FileLedger> {
     ///
     /// # Errors
     /// The ledger's: then the state may lack something, and nothing should be decided by it.
-    pub(crate) fn catch_up(&mut self, now: Now) -> Result<CaughtUp, LedgerError> {
-        self.log.catch_up(&mut self.state, now)
+    pub(crate) fn catch_up(&mut self, has_next_turn: bool, now: Now) -> Result<CaughtUp, LedgerError> {
+        self.log.catch_up(&mut self.state, has_next_turn, now)
     }
 }

@@ -12,7 +12,8 @@ use sentinel_ledger::{CaughtUp, LedgerError, Limits, Log as _, Member, Reserved,
 
 use crate::{AppendError, Authority, FileLedger, OpenedLedger};
 
-/// A process looks so often whether the locks are still where others find them. After its ledger it looks in every turn.
+/// A process looks so often whether the locks are still where others find them, and the ledger is as it was left. In every turn it looks, or asks the
+/// kernel, whether the ledger is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Why a process can't take its turn.
@@ -154,7 +155,8 @@ impl SharedAuthority {
     /// # Errors
     /// As [`SharedAuthority::join`]: nothing may be decided.
     pub fn take_turn(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
-        if self.reserved.is_none() && self.is_time_to_look(now) {
+        let is_time = self.is_time_to_look(now);
+        if self.reserved.is_none() && is_time {
             let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
             if !self.turns.is_at(&self.locks).map_err(failed)? {
                 // Somebody has removed the folder, or the locks in it: those who share it anew do so by other ones.
@@ -172,7 +174,7 @@ impl SharedAuthority {
         if !self.is_stale {
             // Whatever goes wrong half way, the next turn begins anew.
             self.is_stale = true;
-            match self.authority.catch_up(now)? {
+            match self.authority.catch_up(!self.is_behind && !is_time, now)? {
                 CaughtUp::Here => self.is_stale = false,
                 CaughtUp::Moved => {
                     self.authority.rotate_if(true, now)?;

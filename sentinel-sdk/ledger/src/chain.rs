@@ -119,16 +119,19 @@ impl Head {
     }
 
     fn hash_of(&self, content: &[u8]) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digest = Sha256::new().chain_update(self.hash.as_bytes()).chain_update(content).finalize();
-        let mut hex = String::with_capacity(HEX_DIGITS);
+        let mut hex = Vec::with_capacity(HEX_DIGITS);
         for byte in digest {
-            for nibble in [byte >> 4, byte & 15] {
-                hex.push(DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from));
-            }
+            hex.extend_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
         }
-        hex
+        String::from_utf8(hex).unwrap_or_default()
     }
+}
+
+/// Of a number below 16. Without a table: it is asked for 64 times a line.
+const fn hex_digit(nibble: u8) -> u8 {
+    let letters = if nibble > 9 { b'a' - b'0' - 10 } else { 0 };
+    b'0'.wrapping_add(nibble).wrapping_add(letters)
 }
 
 fn number_at_end(content: &[u8]) -> Option<u64> {

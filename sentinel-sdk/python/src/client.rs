@@ -6,11 +6,14 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 use sentinel_proto::{ActionName, Annotations, ApprovalId, Money, Outcome, Payload, Tag};
 use sentinel_sdk::Error;
 use sentinel_sdk::embedded::{Embedded, EmbeddedPolicy, Record};
 
+use crate::declared::Declared;
 use crate::guard::Guard;
+use crate::json::json_of_call;
 use crate::refusal::{Refused, denied, invalid, refused};
 
 /// While a human is waited for, Ctrl-C is answered after so long.
@@ -41,20 +44,31 @@ impl Client {
         }
         Ok(wish.of(&self.0)?.begin_at_once())
     }
+
+    /// Begins it without waiting, or else, where it `waits`, without the interpreter's lock: to give that away and take it again costs as much as
+    /// the decision. None: something would have to be waited for.
+    fn begun(&self, py: Python<'_>, wish: &Wish<'_>, waits: bool) -> PyResult<Option<Guard>> {
+        let begun = match self.at_once(wish)? {
+            None if !waits => return Ok(None),
+            None => wish.begin(py, &self.0)?,
+            Some(begun) => begun,
+        };
+        begun.map(|guard| Some(Guard::new(guard))).map_err(|error| refused(&error))
+    }
 }
 
 type Begun = Result<sentinel_sdk::Guard, sentinel_sdk::Error>;
 
 /// An action that is to be begun.
-struct Wish<'python> {
-    action: &'python str,
-    cost_usd: f64,
-    tags: Vec<String>,
-    inputs: &'python str,
-    risk_level: Option<&'python str>,
-    approval_seconds: Option<f64>,
-    needs_approval: bool,
-    annotations: Option<&'python str>,
+pub(crate) struct Wish<'python> {
+    pub(crate) action: &'python str,
+    pub(crate) cost_usd: f64,
+    pub(crate) tags: &'python [String],
+    pub(crate) inputs: &'python str,
+    pub(crate) risk_level: Option<&'python str>,
+    pub(crate) approval_seconds: Option<f64>,
+    pub(crate) needs_approval: bool,
+    pub(crate) annotations: Option<&'python str>,
 }
 
 impl Wish<'_> {
@@ -63,7 +77,7 @@ impl Wish<'_> {
         if let Some(annotations) = annotations(self.annotations)? {
             asked = asked.annotations(annotations);
         }
-        for tag in &self.tags {
+        for tag in self.tags {
             asked = asked.tag(tag);
         }
         if let Some(level) = self.risk_level {
@@ -165,6 +179,7 @@ impl Client {
         needs_approval: bool,
         annotations: Option<&str>,
     ) -> PyResult<Guard> {
+        let tags = &tags;
         let wish = Wish {
             action,
             cost_usd,
@@ -175,12 +190,7 @@ impl Client {
             needs_approval,
             annotations,
         };
-        // The interpreter's lock is kept only where nothing is waited for: to give it away and take it again costs as much as the decision.
-        let begun = match self.at_once(&wish)? {
-            Some(begun) => begun,
-            None => wish.begin(py, &self.0)?,
-        };
-        begun.map(Guard::new).map_err(|error| refused(&error))
+        self.begun(py, &wish, true)?.ok_or_else(|| invalid("it was waited for in vain"))
     }
 
     /// Lets an action start, if nothing and nobody has to be waited for. None: something has to, and nothing has begun.
@@ -188,6 +198,7 @@ impl Client {
     #[expect(clippy::too_many_arguments, reason = "Python passes each by itself")]
     fn begin_at_once(
         &self,
+        py: Python<'_>,
         action: &str,
         cost_usd: f64,
         tags: Vec<String>,
@@ -197,6 +208,7 @@ impl Client {
         needs_approval: bool,
         annotations: Option<&str>,
     ) -> PyResult<Option<Guard>> {
+        let tags = &tags;
         let wish = Wish {
             action,
             cost_usd,
@@ -207,8 +219,33 @@ impl Client {
             needs_approval,
             annotations,
         };
-        let begun = self.at_once(&wish)?.transpose();
-        begun.map(|guard| guard.map(Guard::new)).map_err(|error| refused(&error))
+        self.begun(py, &wish, false)
+    }
+
+    /// Lets an action start that a decorator has declared. None: something that it is called with isn't plain; then its JSON is the package's to make.
+    fn begin_call(
+        &self,
+        py: Python<'_>,
+        declared: &Declared,
+        args: &Bound<'_, PyTuple>,
+        kwargs: &Bound<'_, PyDict>,
+        annotations: Option<&str>,
+    ) -> PyResult<Option<Guard>> {
+        let Some(inputs) = json_of_call(args, kwargs) else { return Ok(None) };
+        self.begun(py, &declared.wish(&inputs, annotations), true)
+    }
+
+    /// The same, if nothing and nobody has to be waited for. None: something has to, or isn't plain, and nothing has begun.
+    fn begin_call_at_once(
+        &self,
+        py: Python<'_>,
+        declared: &Declared,
+        args: &Bound<'_, PyTuple>,
+        kwargs: &Bound<'_, PyDict>,
+        annotations: Option<&str>,
+    ) -> PyResult<Option<Guard>> {
+        let Some(inputs) = json_of_call(args, kwargs) else { return Ok(None) };
+        self.begun(py, &declared.wish(&inputs, annotations), false)
     }
 
     fn totals(&self, py: Python<'_>) -> PyResult<Totals> {

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use sentinel_proto::ActionId;
 use sentinel_sdk::{Ending, Settlement};
 
+use crate::json::json;
 use crate::refusal::{invalid, refused};
 
 /// An action that was let start. Forgotten without a word, it counts as cancelled.
@@ -76,6 +77,16 @@ impl Guard {
         cost.map_err(|error| refused(&error))?;
         annotations?;
         Ok(matches!(settlement, Settlement::Acknowledged | Settlement::Sent))
+    }
+
+    /// It did what it should, and this is what came of it. False: that isn't plain, so the action goes on, and its JSON is the package's to make.
+    fn succeed(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> bool {
+        let Some(outputs) = json(result) else { return false };
+        let Some(guard) = self.take() else { return true };
+        if let Err(guard) = guard.end_at_once(Ending::Success, &outputs) {
+            py.detach(|| guard.end_with_json(Ending::Success, &outputs));
+        }
+        true
     }
 
     /// The same, if nothing has to be waited for. False: something has to, or what is said of it can't be read; the action goes on.

@@ -4,6 +4,7 @@
 //! interpreter's lock.
 
 mod client;
+mod declared;
 mod guard;
 mod json;
 mod recording;
@@ -24,6 +25,7 @@ fn intervention(line: &[u8]) -> PyResult<Option<String>> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<client::Client>()?;
+    module.add_class::<declared::Declared>()?;
     module.add_class::<guard::Guard>()?;
     module.add_class::<recording::Recording>()?;
     module.add_function(wrap_pyfunction!(intervention, module)?)?;

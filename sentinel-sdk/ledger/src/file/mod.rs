@@ -9,6 +9,7 @@ mod parts;
 mod parts_tests;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{Broken, Head, Log, head_file};
 pub use error::LedgerError;
+use watch::Watch;
 
 /// How large a ledger's parts become, and all of them together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,9 @@ impl Default for Limits {
 
 /// A part is at least so many times as long as the state that it begins with.
 const STATE_SHARE: u64 = 4;
+
+/// A process that looks after its file so often has it watched: the system has but few watches.
+const LOOKS_BEFORE_WATCH: u32 = 64;
 
 /// A ledger that was opened.
 #[derive(Debug)]
@@ -77,6 +82,10 @@ struct Written {
 pub struct FileLog {
     file: Arc<File>,
     identity: parts::Identity,
+    /// On that file, where it is looked after often.
+    watch: Option<Watch>,
+    /// How often it was looked after.
+    looks: u32,
     path: PathBuf,
     limits: Limits,
     /// The bytes of the parts that are rotated.
@@ -170,6 +179,8 @@ impl FileLog {
         let mut log = Self {
             written: Arc::new(Mutex::new(Written { file: Arc::clone(&file), head: head.clone() })),
             identity: parts::Identity::of(&file).map_err(failed("read"))?,
+            watch: None,
+            looks: 0,
             file,
             path: path.to_owned(),
             limits,
@@ -251,17 +262,29 @@ impl FileLog {
         }
     }
 
-    /// Whether its file is where it was, and holds nothing that others have written since. Then there is nothing to catch up with.
+    /// Whether its file is where it was, and holds nothing that others have written since. Then there is nothing to catch up with. `has_next_turn`:
+    /// nobody else had a turn meanwhile, so only those count who take none.
     ///
     /// # Errors
     /// The system's.
-    pub fn is_caught_up(&self) -> Result<bool, LedgerError> {
+    pub fn is_caught_up(&mut self, has_next_turn: bool) -> Result<bool, LedgerError> {
+        if self.poisoned {
+            return Ok(false);
+        }
+        if has_next_turn && self.watch.as_ref().is_some_and(Watch::is_quiet) {
+            return Ok(true);
+        }
+        // Before the look: what is done after it is reported.
+        self.looks = self.looks.saturating_add(1);
+        if has_next_turn && self.watch.is_none() && self.looks.is_multiple_of(LOOKS_BEFORE_WATCH) {
+            self.watch = Watch::of(&self.file).ok();
+        }
         let place = parts::place(self.identity, &self.path).map_err(|cause| LedgerError::Io {
             path: self.path.clone(),
             what: "read",
             cause,
         })?;
-        Ok(place == parts::Place::Own(self.length) && !self.poisoned)
+        Ok(place == parts::Place::Own(self.length))
     }
 
     /// Hands every line to `on_line` that others have written since. What a process that died left half written is set aside.
@@ -352,6 +375,7 @@ impl FileLog {
     /// lines are appended and parts rotated.
     pub fn to_disk(&self) -> impl Fn() -> std::io::Result<()> + Send + Sync + use<> {
         let (written, path) = (Arc::clone(&self.written), head_file(&self.path));
+        self.tell_written();
         let noted = Mutex::new(Head::genesis());
         move || {
             let (file, head) = {
@@ -369,6 +393,10 @@ impl FileLog {
     }
 
     fn tell_written(&self) {
+        // Where nobody brings it to the disk, nobody asks.
+        if Arc::strong_count(&self.written) == 1 {
+            return;
+        }
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         (written.file, written.head) = (Arc::clone(&self.file), self.head.clone());
     }
@@ -432,6 +460,7 @@ impl Log for FileLog {
         match parts::begin(&self.path, &self.file, self.first_seq, &first_line, self.sharing) {
             Ok((file, identity)) => {
                 (self.file, self.identity) = (Arc::new(file), identity);
+                self.watch.take_if(|watch| watch.follow(&self.file).is_err());
                 self.length = u64::try_from(first_line.len()).unwrap_or(u64::MAX);
                 (self.first_seq, self.head) = (head.seq, head);
                 // However large a state is, most of a part is what happened.

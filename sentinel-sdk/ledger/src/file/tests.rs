@@ -206,6 +206,51 @@ fn an_append_to_a_full_disk_fails_and_leaves_whole_lines() {
     assert_eq!((bytes.len() as u64, log.head().seq), (one * 4, 4));
 }
 
+/// A shared ledger in whose file nobody else has a turn, after so many turns.
+fn quiet_after(turns: u32, name: &str) -> (PathBuf, FileLog) {
+    let folder = std::env::temp_dir().join(format!("sentinel-quiet-{name}-{}", std::process::id()));
+    drop(std::fs::remove_dir_all(&folder));
+    let path = folder.join("ledger.jsonl");
+    let opened = FileLog::open_shared(&path, Limits::default(), |_| Ok::<(), String>(()));
+    let mut log = opened.unwrap().log;
+    for _ in 0..turns {
+        log.append(&[body("own")]).unwrap();
+        assert!(log.is_caught_up(true).unwrap());
+    }
+    (path, log)
+}
+
+#[test]
+fn who_is_alone_with_a_ledger_notices_at_once_that_it_was_moved_removed_or_written_into() {
+    // Looked after by itself at first, and then by the kernel.
+    for turns in [1, 3 * LOOKS_BEFORE_WATCH] {
+        let deeds: [(&str, fn(&Path)); 3] = [
+            ("moved", |path| std::fs::rename(path, path.with_extension("old")).unwrap()),
+            ("removed", |path| std::fs::remove_file(path).unwrap()),
+            ("written", |path| {
+                OpenOptions::new().append(true).open(path).unwrap().write_all(b"{}").unwrap();
+            }),
+        ];
+        for (name, done) in deeds {
+            let (path, mut log) = quiet_after(turns, name);
+            done(&path);
+            assert!(!log.is_caught_up(true).unwrap(), "{name} after {turns} turns");
+            std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_others_wrote_in_their_turns_is_found_though_nobody_opened_the_file() {
+    let (path, mut log) = quiet_after(3 * LOOKS_BEFORE_WATCH, "others");
+    let opened = FileLog::open_shared(&path, Limits::default(), |_| Ok::<(), String>(()));
+    let mut others = opened.unwrap().log;
+    assert!(log.is_caught_up(true).unwrap(), "they only looked");
+    others.append(&[body("theirs")]).unwrap();
+    assert!(!log.is_caught_up(false).unwrap());
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
 #[test]
 fn after_a_write_that_can_not_be_taken_back_nothing_is_ever_appended() {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -219,6 +264,8 @@ fn after_a_write_that_can_not_be_taken_back_nothing_is_ever_appended() {
     let mut log = FileLog {
         written: Arc::new(Mutex::new(Written { file: Arc::clone(&file), head: Head::genesis() })),
         identity: parts::Identity::of(&file).unwrap(),
+        watch: None,
+        looks: 0,
         file,
         path: PathBuf::from("memfd"),
         limits: Limits::default(),

@@ -17,8 +17,22 @@ class Guard:
         actual_cost_usd: Optional[float] = None,
         annotations: Optional[str] = None,
     ) -> bool: ...
+    def succeed(self, result: object) -> bool: ...
     def end_at_once(self, outcome: str, outputs: str, annotations: Optional[str] = None) -> bool: ...
     def abort(self, cause: str) -> None: ...
+
+class Declared:
+    """What a decorator was told of its action."""
+
+    def __init__(
+        self,
+        action: str,
+        cost_usd: float,
+        tags: list[str],
+        risk_level: Optional[str],
+        approval_seconds: float,
+        needs_approval: bool,
+    ) -> None: ...
 
 class Client:
     """A way to whoever decides."""
@@ -52,6 +66,20 @@ class Client:
         approval_seconds: Optional[float] = None,
         needs_approval: bool = False,
         annotations: Optional[str] = None,
+    ) -> Optional[Guard]: ...
+    def begin_call(
+        self,
+        declared: Declared,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        annotations: Optional[str],
+    ) -> Optional[Guard]: ...
+    def begin_call_at_once(
+        self,
+        declared: Declared,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        annotations: Optional[str],
     ) -> Optional[Guard]: ...
     def totals(self) -> tuple[float, float, Optional[float], Optional[float]]: ...
     def reset_run(self) -> tuple[float, float, Optional[float], Optional[float]]: ...

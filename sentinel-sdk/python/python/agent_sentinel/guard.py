@@ -42,7 +42,19 @@ _NEVER_AWAITED = frozenset({bool, bytes, dict, float, int, list, str, tuple, typ
 class _Action:
     """What the decorator was told."""
 
-    __slots__ = ("cost_usd", "description", "fail_closed", "identity", "impact", "name", "needs_human", "patience", "risk_level", "tags")
+    __slots__ = (
+        "_declared",
+        "cost_usd",
+        "description",
+        "fail_closed",
+        "identity",
+        "impact",
+        "name",
+        "needs_human",
+        "patience",
+        "risk_level",
+        "tags",
+    )
 
     def __init__(
         self,
@@ -67,27 +79,34 @@ class _Action:
         self.identity = identity
         self.impact = impact
         self.fail_closed = fail_closed
+        self._declared: Optional[_native.Declared] = None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
-        # Before the body: it may change what it was called with.
-        inputs = encoded_call(args, kwargs)
         who = self.identity.within(identity())
         annotations = _annotations(who, current_body())
+        # What it is called with is taken down before the body runs, which may change it.
+        inputs: Optional[str] = None
         # The way of most: nobody but this process's policy is asked.
         own = runtime.sole()
         if own is not None and not KillSwitchClient.is_configured():
             try:
+                begun = own.begin_call(self.declared(), args, kwargs, annotations)
+                if begun is not None:
+                    return Running(begun)
+                inputs = encoded_call(args, kwargs)
                 return Running(own.begin(*self._asked(inputs, annotations)))
             except _native.Refused as refused:
                 self._raise_unless_needed(refused)
+        if inputs is None:
+            inputs = encoded_call(args, kwargs)
         request = Request(
             self.name, self.cost_usd, self.tags, inputs, self.risk_level, self.patience, self.needs_human, annotations
         )
         check = None
         if KillSwitchClient.is_configured() or runtime.is_unconfigured():
             check = functools.partial(self._check, who)
-        begun, response = asked(request, self.description, {"args": args, "kwargs": kwargs}, check)
-        return Running(begun, None if response is None else _approved(response))
+        asked_for, response = asked(request, self.description, {"args": args, "kwargs": kwargs}, check)
+        return Running(asked_for, None if response is None else _approved(response))
 
     def begin_at_once(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Optional[Running]:
         """The same, where nothing and nobody has to be waited for; none where it has to."""
@@ -96,11 +115,22 @@ class _Action:
             return None
         annotations = _annotations(self.identity.within(identity()), current_body())
         try:
-            begun = own.begin_at_once(*self._asked(encoded_call(args, kwargs), annotations))
+            begun = own.begin_call_at_once(self.declared(), args, kwargs, annotations)
+            if begun is None:
+                begun = own.begin_at_once(*self._asked(encoded_call(args, kwargs), annotations))
         except _native.Refused as refused:
             self._raise_unless_needed(refused)
             return None
         return None if begun is None else Running(begun)
+
+    def declared(self) -> _native.Declared:
+        """The same for the compiled half."""
+        if self._declared is None:
+            patience = 0.0 if self.patience is None else self.patience
+            self._declared = _native.Declared(
+                self.name, self.cost_usd, self.tags, self.risk_level, patience, self.needs_human
+            )
+        return self._declared
 
     def _asked(self, inputs: str, annotations: Optional[str]) -> _Asked:
         """As this process's authority is asked, which waits for nobody outside of it unless that was declared."""
@@ -159,6 +189,13 @@ class Running(Body):
             self._begun.end(outcome, outputs, None, self._said())
         except _native.Refused as refused:
             raise told(refused) from None
+
+    def succeed(self, result: object) -> None:
+        """It did what it should."""
+        begun = self._begun
+        if self.metadata is None and isinstance(begun, _native.Guard) and begun.succeed(result):
+            return
+        self.end("success", encoded(result))
 
     async def end_async(self, outcome: str, outputs: str) -> None:
         """The same, in a thread where something has to be waited for."""
@@ -331,7 +368,7 @@ def _plain(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
         finally:
             begun.leave()
         if type(result) in _NEVER_AWAITED:
-            begun.end("success", encoded(result))
+            begun.succeed(result)
             return result
         # A plain function that returns what is to be awaited ends when that does.
         if is_future(result):
