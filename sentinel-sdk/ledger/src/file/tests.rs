@@ -220,11 +220,14 @@ fn quiet_after(turns: u32, name: &str) -> (PathBuf, FileLog) {
     (path, log)
 }
 
+/// What somebody does to a file.
+type Deed = fn(&Path);
+
 #[test]
 fn who_is_alone_with_a_ledger_notices_at_once_that_it_was_moved_removed_or_written_into() {
     // Looked after by itself at first, and then by the kernel.
     for turns in [1, 3 * LOOKS_BEFORE_WATCH] {
-        let deeds: [(&str, fn(&Path)); 3] = [
+        let deeds: [(&str, Deed); 3] = [
             ("moved", |path| std::fs::rename(path, path.with_extension("old")).unwrap()),
             ("removed", |path| std::fs::remove_file(path).unwrap()),
             ("written", |path| {
