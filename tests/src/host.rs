@@ -405,6 +405,8 @@ impl Running {
     /// Never: it is an own child.
     pub fn kill(&mut self) {
         self.child.kill().expect("own child");
+        // What it held is let go of by then.
+        self.child.wait().expect("own child");
     }
 
     /// Waits for its end.
