@@ -169,6 +169,9 @@ impl Action {
     pub fn begin_at_once(self) -> Option<Result<Guard, Error>> {
         let client = self.client.clone();
         let embedded = client.as_embedded()?;
+        if let Err(error) = crate::replay::refuse(&self.name) {
+            return Some(Err(error));
+        }
         let span = ActionSpan::of(&self.name);
         let begun = match self.checked() {
             Ok(Checked { name, begin, approval_patience }) => {

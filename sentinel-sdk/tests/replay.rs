@@ -38,6 +38,11 @@ fn unreplayable() -> Result<(), Error> {
     Ok(())
 }
 
+/// Why it is not begun, if an answer is there at once.
+fn at_once(action: &str) -> Option<Error> {
+    sentinel_sdk::action(action).begin_at_once().expect("a process that decides for itself answers").err()
+}
+
 fn home() -> PathBuf {
     std::env::var_os("AGENT_SENTINEL_HOME").expect("each test's process has one").into()
 }
@@ -125,6 +130,9 @@ fn a_denied_action_is_denied_again_and_one_that_can_not_be_answered_does_not_run
     }
     let error = unreplayable().unwrap_err();
     assert!(error.is_divergence() && error.to_string().contains("`replay = true`"), "{error}");
+    for begun in [sentinel_sdk::action("by_hand").begin_blocking().err(), at_once("by_hand")] {
+        assert!(begun.is_some_and(|error| error.is_divergence()), "nor does one that is begun by hand");
+    }
     assert_eq!(RAN.load(Ordering::Relaxed), 2);
 }
 
