@@ -17,14 +17,24 @@ pub(crate) struct Field<'t> {
     /// The key's place; for an entry of a list, its own.
     pub(crate) label: Place,
     pub(crate) path: String,
+    /// The document that it is a part of.
+    pub(crate) document: &'static Document,
+}
+
+/// A kind of text that is read.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// As it is called in a sentence.
+    pub(crate) called: &'static str,
+    pub(crate) shape: Shape,
 }
 
 /// With more homes than this, a misplaced key is not told where it belongs.
 const MOST_HOMES: usize = 3;
 
 impl<'t> Field<'t> {
-    pub(crate) fn root(node: &'t Node, shape: &'static Shape) -> Self {
-        Self { node, shape, label: node.place, path: String::new() }
+    pub(crate) fn root(node: &'t Node, document: &'static Document) -> Self {
+        Self { node, shape: &document.shape, label: node.place, path: String::new(), document }
     }
 
     /// Where to point at: the value, or its key where there is no value to see.
@@ -83,7 +93,7 @@ impl<'t> Field<'t> {
     }
 
     fn unknown(&self, key: &str, keys: &Keys) -> Complaint {
-        let here = if self.path.is_empty() { "a policy".to_owned() } else { format!("`{}`", self.path) };
+        let here = if self.path.is_empty() { self.document.called.to_owned() } else { format!("`{}`", self.path) };
         let allowed = keys.names().collect::<Vec<_>>().join(", ");
         if keys.later.contains(&key) {
             return Complaint::new(
@@ -107,7 +117,7 @@ impl<'t> Field<'t> {
 
     /// Where a key stands that is known elsewhere; the places below here first.
     fn hint_of_home(&self, key: &str) -> String {
-        let mut homes = crate::lower::KEYS.homes(key);
+        let mut homes = self.document.shape.keys().homes(key);
         let below = format!("{}.", self.path);
         if homes.iter().any(|home| home.starts_with(&below)) {
             homes.retain(|home| home.starts_with(&below));
@@ -130,7 +140,7 @@ impl<'t> Field<'t> {
 
     fn child(&self, entry: &'t Entry, shape: &'static Shape) -> Self {
         let path = path_to_key(&self.path, &entry.key.text);
-        Self { node: &entry.value, shape, label: entry.key_place, path }
+        Self { node: &entry.value, shape, label: entry.key_place, path, document: self.document }
     }
 
     fn entries(&self, example: &str, found: &mut Findings) -> Option<&'t [Entry]> {
@@ -151,6 +161,7 @@ impl<'t> Field<'t> {
                     shape: of,
                     label: node.place,
                     path: path_to_item(&self.path, index),
+                    document: self.document,
                 };
                 Some(items.iter().enumerate().map(field).collect())
             }

@@ -1,4 +1,4 @@
-//! Policy text to policy, with every problem at its place.
+//! Policy text to policy, with every problem at its place; and, by the same reader, an agent's own configuration.
 //!
 //! Invariant: a [`Policy`] comes out only of a text in which *nothing* was misunderstood: an unknown key, a
 //! doubled one or a value of another kind is a problem, never a guess. All problems are reported at once.
@@ -23,6 +23,7 @@
 )]
 
 mod build;
+pub mod configuration;
 mod doubts;
 mod field;
 mod lower;
@@ -70,7 +71,8 @@ pub fn parse(text: &str) -> Result<Parsed, Problems> {
     let policy = source::checked(text, &mut found)
         .and_then(|text| build::tree(text, &mut found))
         .map(|root| lower::policy(&root, &mut found));
-    found.conclude(policy)
+    let (policy, warnings) = found.conclude(policy)?;
+    Ok(Parsed { policy, warnings })
 }
 
 /// Reads a policy from a file's bytes. Render its problems against [`String::from_utf8_lossy`] of the bytes.

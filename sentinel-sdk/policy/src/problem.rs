@@ -4,10 +4,8 @@
 
 use std::fmt;
 
-use sentinel_engine::Policy;
 use sentinel_proto::RulePlace;
 
-use crate::Parsed;
 use crate::render;
 
 /// A stretch of one line of the text; lines and columns from 1, in characters.
@@ -161,23 +159,18 @@ impl Findings {
         self.problems.len()
     }
 
-    /// The policy, if there is one and no problem.
-    pub(crate) fn conclude(mut self, policy: Option<Policy>) -> Result<Parsed, Problems> {
+    /// What was read, if there is no problem.
+    pub(crate) fn conclude<T>(mut self, read: Option<T>) -> Result<(T, Warnings), Problems> {
         let by_place = |problem: &Problem| (problem.line, problem.column);
         self.problems.sort_by_key(by_place);
         self.warnings.sort_by_key(by_place);
-        match policy {
-            Some(policy) if self.problems.is_empty() => {
-                Ok(Parsed { policy, warnings: Warnings(self.warnings) })
-            }
-            // Without a policy there is a problem already; should there ever be none, this still is no policy.
+        match read {
+            Some(read) if self.problems.is_empty() => Ok((read, Warnings(self.warnings))),
+            // Where nothing was read there is a problem already; should there ever be none, this still is nothing.
             None if self.problems.is_empty() => Err(Problems::one(Problem::new(
                 Place::START,
                 "",
-                Complaint::new(
-                    "the text could not be read as a policy",
-                    "check it against the documentation",
-                ),
+                Complaint::new("the text could not be read", "check it against the documentation"),
             ))),
             Some(_) | None => Err(Problems(self.problems)),
         }

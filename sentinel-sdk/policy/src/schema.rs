@@ -9,13 +9,13 @@
 use sentinel_proto::{ActionName, Money};
 use serde_json::{Map, Number, Value, json};
 
-use crate::lower::SHAPE;
+use crate::lower::POLICY;
 use crate::shape::{Keys, Needed, Shape, Text};
 
 /// The JSON Schema of a policy, as the file has it.
 #[must_use]
 pub fn json_schema() -> String {
-    let mut schema = schema_of(&SHAPE);
+    let mut schema = schema_of(&POLICY.shape);
     schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
     schema.insert("title".to_owned(), json!("Sentinel policy"));
     schema.insert(

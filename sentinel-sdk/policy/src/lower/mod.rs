@@ -13,14 +13,14 @@ mod grants;
 mod hours;
 mod lists;
 mod network;
-mod path;
+pub(crate) mod path;
 mod rates;
 mod zone;
 
 use sentinel_engine::Policy;
 
 use crate::doubts::{self, Mentions};
-use crate::field::Field;
+use crate::field::{Document, Field};
 use crate::problem::{Complaint, Findings};
 use crate::quoted::Quoted;
 use crate::scalar;
@@ -30,9 +30,9 @@ use crate::tree::{Node, Value};
 pub use network::network_entry;
 
 /// What a policy is.
-pub(crate) const SHAPE: Shape = Shape::Section(&KEYS);
+pub(crate) static POLICY: Document = Document { called: "a policy", shape: Shape::Section(&KEYS) };
 
-pub(crate) const KEYS: Keys = Keys {
+const KEYS: Keys = Keys {
     known: &[
         Key {
             name: "budgets",
@@ -82,7 +82,7 @@ pub(crate) const KEYS: Keys = Keys {
 pub(crate) fn policy(root: &Node, found: &mut Findings) -> Policy {
     let mut policy = Policy::empty();
     let mut mentions = Mentions::default();
-    let root = Field::root(root, &SHAPE);
+    let root = Field::root(root, &POLICY);
     if let Value::Scalar(text) = &root.node.value {
         let complaint = Complaint::new(
             format!("the file is the single value {}, not a mapping", Quoted(&text.text)),

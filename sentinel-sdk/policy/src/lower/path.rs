@@ -15,13 +15,14 @@ const MAX_PATH_BYTES: usize = 4095;
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 /// A path, as this one.
-pub(super) const fn path_shape(example: &'static str) -> Shape {
+pub(crate) const fn path_shape(example: &'static str) -> Shape {
     Shape::Text(Text { what: "a path", example, most: Some(MAX_PATH_BYTES), pattern: Some("^/.") })
 }
 
 /// What the path is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PathKind {
+pub(crate) enum PathKind {
+    Cgroup,
     Executable,
     Folder,
     Socket,
@@ -30,6 +31,7 @@ pub(super) enum PathKind {
 impl PathKind {
     fn example(self) -> &'static str {
         match self {
+            Self::Cgroup => "/batch/agents",
             Self::Executable => "/usr/bin/make",
             Self::Folder => "/home/app/.venv",
             Self::Socket => "/run/postgresql/.s.PGSQL.5432",
@@ -37,7 +39,7 @@ impl PathKind {
     }
 }
 
-pub(super) fn absolute(text: &str, kind: PathKind) -> Result<PathBuf, Complaint> {
+pub(crate) fn absolute(text: &str, kind: PathKind) -> Result<PathBuf, Complaint> {
     let quoted = Quoted(text);
     let example = format!("write the absolute path, such as `{}`", kind.example());
     if text.is_empty() {
