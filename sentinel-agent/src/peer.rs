@@ -189,6 +189,32 @@ pub fn cgroup_of(pid: u32) -> io::Result<String> {
     path.map(str::to_owned).ok_or_else(|| io::Error::other(format!("process {pid} has no cgroup2 line")))
 }
 
+/// What a process may do beyond its user's rights, and as whom it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Its real, effective, saved and file system uid.
+    pub uids: Vec<u32>,
+    /// Its effective and permitted capabilities, a bit each.
+    pub capabilities: u64,
+}
+
+/// As whom the process with this pid runs.
+///
+/// # Errors
+/// It is gone, or /proc can't be read.
+pub fn credentials_of(pid: u32) -> io::Result<Credentials> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let unreadable = || io::Error::other(format!("/proc/{pid}/status doesn't say as whom it runs"));
+    let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(unreadable);
+    let set = |name: &str| u64::from_str_radix(line(name)?.trim(), 16).map_err(io::Error::other);
+    let uids: Result<Vec<u32>, _> = line("Uid:")?.split_whitespace().map(str::parse).collect();
+    let uids = uids.map_err(io::Error::other)?;
+    if uids.len() != 4 {
+        return Err(unreadable());
+    }
+    Ok(Credentials { uids, capabilities: set("CapEff:")? | set("CapPrm:")? })
+}
+
 /// A field of /proc/PID/stat, numbered from 1 as in proc(5); the name is field 2.
 fn field_behind_name(pid: u32, number: usize) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;

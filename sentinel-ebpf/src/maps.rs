@@ -15,6 +15,10 @@ pub(crate) static SESSIONS: HashMap<u32, Session> = HashMap::with_max_entries(4_
 #[map]
 pub(crate) static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(4_096, 0);
 
+/// One slot: the levels below the root at which sessions' cgroups stand, a bit a level. Written by the agent; 0 until then, and nobody is governed.
+#[map]
+pub(crate) static SESSION_LEVELS: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Tgid → mark. Written by the agent at enrolment and at a process's first `begin`, by the fork hook for children, cleared by the exec hook;
 /// deleted when the process is freed. Read by every hook. Full: whoever forks is killed.
 #[map]

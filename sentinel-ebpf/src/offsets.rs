@@ -37,8 +37,6 @@ set_by_agent! {
     OFFSET_INODE_SB, inode_sb, u32;
     /// `super_block.s_dev`
     OFFSET_SB_DEV, sb_dev, u32;
-    /// The level of a session's cgroup below the root; that of the sessions' parent is one less.
-    SESSION_CGROUP_LEVEL, session_cgroup_level, u32;
     /// `filename`'s place (a `__data_loc`) in the record of `sched:sched_process_exec`
     OFFSET_EXEC_FILENAME, exec_filename, u32;
     /// `pid`'s place in the record of `task:task_newtask`

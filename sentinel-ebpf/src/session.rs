@@ -5,9 +5,9 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
 use sentinel_ebpf_common::verdict::{heartbeat_is_fresh, mark_is_current, open_in_scope};
-use sentinel_ebpf_common::{SCOPE_CHAIN, Session, TaskMark};
+use sentinel_ebpf_common::{DEEPEST_SESSION, SCOPE_CHAIN, Session, TaskMark};
 
-use crate::maps::{CGROUPS, HEARTBEAT, SCOPES, SESSIONS, TASKS};
+use crate::maps::{CGROUPS, HEARTBEAT, SCOPES, SESSION_LEVELS, SESSIONS, TASKS};
 use crate::offsets;
 
 /// Now, on CLOCK_BOOTTIME, in nanoseconds.
@@ -55,13 +55,22 @@ pub(crate) fn current_mark() -> Option<TaskMark> {
     if mark_is_current(&mark, process_started()) { Some(mark) } else { None }
 }
 
-/// The session whose cgroup the current task is in, or below; 0 for none.
+/// The session whose cgroup the current task is in, or below; 0 for none. One lookup for each level that sessions' cgroups stand at: mostly one.
 #[inline(always)]
 pub(crate) fn session_of_cgroup() -> u32 {
-    // SAFETY: takes a number. Answers 0, which is no cgroup of ours, where there is no such ancestor.
-    let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(offsets::session_cgroup_level() as i32) };
-    // SAFETY: copied at once; the value is written as a whole.
-    unsafe { CGROUPS.get(&cgroup) }.copied().unwrap_or(0)
+    let Some(levels) = SESSION_LEVELS.get(0).copied() else { return 0 };
+    for level in 1..=DEEPEST_SESSION {
+        if levels & (1 << level) == 0 {
+            continue;
+        }
+        // SAFETY: takes a number. Answers 0, which is no cgroup of ours, where there is no such ancestor.
+        let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+        // SAFETY: copied at once; the value is written as a whole.
+        if let Some(session) = unsafe { CGROUPS.get(&cgroup) }.copied() {
+            return session;
+        }
+    }
+    0
 }
 
 /// What holds for a session; none: it is unknown, and nothing is open for it.

@@ -16,6 +16,9 @@ struct Arguments {
     /// The folder of the policies: NAME.yaml is the policy NAME
     #[arg(long, value_name = "DIR", default_value = "/etc/agent-sentinel/policies")]
     policies: PathBuf,
+    /// The agent's configuration: `minimum_tier`, and the cgroups that it binds. The default may be absent [default: /etc/agent-sentinel/agent.yaml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The folder of the ledger
     #[arg(long, value_name = "DIR", default_value = "/var/lib/agent-sentinel")]
     state: PathBuf,
@@ -32,7 +35,7 @@ struct Arguments {
     #[arg(long)]
     keep_sessions: bool,
     /// Ends what dead agents left (sessions, pins, cgroups), and exits; with --instance what that one left
-    #[arg(long, conflicts_with_all = ["policies", "state", "runtime", "until_stdin_closes", "keep_sessions"])]
+    #[arg(long, conflicts_with_all = ["policies", "config", "state", "runtime", "until_stdin_closes", "keep_sessions"])]
     sweep: bool,
 }
 
@@ -68,10 +71,16 @@ fn main() -> ExitCode {
         Err(error) => return tell(&error, ExitCode::from(78)),
     };
     let _closed = std::io::stderr().write_all(warnings.as_bytes());
+    let (configuration, warnings) = match daemon::load_configuration(arguments.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(error) => return tell(&error, ExitCode::from(78)),
+    };
+    let _closed = std::io::stderr().write_all(warnings.as_bytes());
     let Arguments { state, runtime, instance, until_stdin_closes, keep_sessions, .. } = arguments;
     let options = Options {
         policies,
         policies_folder: Some(arguments.policies),
+        configuration,
         state,
         runtime,
         instance: instance.unwrap_or_else(|| "host".to_owned()),

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the sockets are there only while enforcement is proven and the ledger is open.
 
+mod configuration;
 mod instance;
 mod policies;
 mod stop;
@@ -16,18 +17,21 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sentinel_authority::{Authority, FileLedger};
+use sentinel_policy::configuration::Configuration;
 use tokio::task::LocalSet;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::connection::Door;
-use crate::driver::{Driver, DriverError, Setting, ToDisk};
-use crate::enforcer::{EbpfEnforcer, EnforcerError, Places, leftovers};
+use crate::driver::{BoundCgroup, Driver, DriverError, Setting, ToDisk};
+use crate::enforcer::{EbpfEnforcer, Enforcer as _, EnforcerError, Places, leftovers};
 use crate::intake::Intake;
 use crate::server::{Server, listen_at};
 use crate::session::cgroup::SessionCgroup;
 use crate::watch;
+use configuration::ConfigurationError;
 use instance::{Instance, InstanceError, Lock, make_folder};
 
+pub use configuration::load as load_configuration;
 pub use instance::{Dead, sweep};
 pub use policies::{LoadedPolicy, PoliciesError, PoliciesSource, load_folder, read_bounded};
 
@@ -49,6 +53,8 @@ pub struct Options {
     pub policies: BTreeMap<String, LoadedPolicy>,
     /// The folder that the policies are from, which no session must see; none where they are from elsewhere.
     pub policies_folder: Option<PathBuf>,
+    /// What the host has to enforce, and which cgroups are bound.
+    pub configuration: Configuration,
     /// The folder of the ledger; made, 0700, if it isn't there.
     pub state: PathBuf,
     /// The folder of the sockets and the lock; made, 0755, if it isn't there.
@@ -70,6 +76,9 @@ pub enum DaemonError {
     /// This host can't enforce.
     #[error("this host can't enforce, so the agent doesn't start: {0}")]
     CannotEnforce(#[from] EnforcerError),
+    /// Its configuration asks for what isn't there.
+    #[error("the configuration can't be kept to: {0}")]
+    Configuration(#[from] ConfigurationError),
     /// Its folders can't be had.
     #[error(transparent)]
     Instance(#[from] InstanceError),
@@ -113,7 +122,7 @@ impl DaemonError {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::CannotEnforce(_) => 69,
-            Self::NoPolicy => 78,
+            Self::NoPolicy | Self::Configuration(_) => 78,
             Self::Instance(_)
             | Self::Ledger { .. }
             | Self::Socket { .. }
@@ -135,6 +144,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|source| DaemonError::System { what: "resolve a path", source })
     };
+    let bindings = configuration::bindings(&options.configuration, &options.policies)?;
     let (state, runtime) = (absolute(&options.state)?, absolute(&options.runtime)?);
     make_folder(&state, 0o700)?;
     make_folder(&runtime, 0o755)?;
@@ -146,7 +156,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     }
     let instance = Instance::take(&options.instance, &runtime)?;
     let folders = Folders { ledger: state.join("ledger.jsonl"), state, runtime };
-    let result = enforce_and_serve(options, &folders, &instance.places, ready);
+    let result = enforce_and_serve(options, bindings, &folders, &instance.places, ready);
     // What an earlier agent had started and this one could not take over for want of a ledger is held by its rules.
     let is_held = || {
         SessionCgroup::open(instance.places.cgroup.clone())
@@ -182,6 +192,7 @@ struct Folders {
 
 fn enforce_and_serve(
     options: &Options,
+    bindings: Vec<BoundCgroup>,
     folders: &Folders,
     places: &Places,
     ready: impl FnOnce(),
@@ -205,6 +216,7 @@ fn enforce_and_serve(
     let to_disk: ToDisk = Arc::new(opened.ledger.to_disk());
     let authority = Authority::going_on(opened.ledger, opened.state);
     let enforcer = start_or_adopt(places)?;
+    configuration::check_tier(&options.configuration, enforcer.enforcement())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -219,6 +231,7 @@ fn enforce_and_serve(
             .clone()
             .map_or(PoliciesSource::Fixed, PoliciesSource::Folder),
         cgroups: places.cgroup.clone(),
+        bindings,
         governed: GOVERNED.to_owned(),
         operators,
         keep_sessions: options.keep_sessions,

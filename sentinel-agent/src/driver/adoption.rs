@@ -13,7 +13,7 @@ use super::Driver;
 use super::sessions::Session;
 use crate::clock::Clock;
 use crate::enforcer::Enforcer;
-use crate::session::cgroup::SessionCgroup;
+use crate::session::cgroup::{CgroupError, SessionCgroup};
 
 /// A session that was found whole.
 struct Found {
@@ -72,26 +72,41 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             .ok_or_else(|| format!("its policy `{policy}` is not there any more"))?
             .clone();
         let policy = policy.to_owned();
-        let cgroup = SessionCgroup::open(self.setting.cgroups.join(id.to_string()))
-            .map_err(|error| error.to_string())?;
-        if !cgroup.is_populated().map_err(|error| error.to_string())? {
+        let cgroup = self.cgroup_of(id).map_err(|error| error.to_string())?;
+        if !cgroup.is_bound() && !cgroup.is_populated().map_err(|error| error.to_string())? {
             return Err("its processes have ended".to_owned());
         }
         let rules = Arc::new(loaded.policy);
         self.enforcer
             .adopt_session(id, cgroup.id())
+            .and_then(
+                |()| {
+                    if cgroup.is_bound() { self.enforcer.bind_cgroup(id, cgroup.path()) } else { Ok(()) }
+                },
+            )
             .and_then(|()| self.enforcer.prepare_rules(id, &rules, uid))
             .map_err(|error| error.to_string())?;
         Ok(Found { id, cgroup, policy, sha256: loaded.sha256, rules })
     }
 
+    /// The cgroup of a session that an earlier agent had: one of its own, or the one that it is bound to.
+    fn cgroup_of(&self, id: SessionId) -> Result<SessionCgroup, CgroupError> {
+        let name = self.authority.state().name_of(id);
+        let binding = self.bindings.iter().find(|bound| Some(&bound.binding.session) == name);
+        match binding {
+            Some(bound) => SessionCgroup::open_bound(bound.binding.cgroup.clone()),
+            None => SessionCgroup::open(self.setting.cgroups.join(id.to_string())),
+        }
+    }
+
     /// Ends a session that is not whole.
     fn end_lost(&mut self, id: SessionId, cause: &str) {
         tracing::warn!(session = %id, cause, "a session of an earlier agent is ended");
-        match SessionCgroup::open(self.setting.cgroups.join(id.to_string())) {
+        match self.cgroup_of(id) {
             Ok(cgroup) => self.clear(id, &cgroup),
-            // Its cgroup is gone: so are its processes.
+            // Its cgroup is gone, and its processes with it; or it was bound, and is no more.
             Err(_gone) => {
+                self.kill_marked(id);
                 if let Err(error) = self.enforcer.stop_session(id) {
                     tracing::error!(session = %id, %error, "rules of the session are left");
                 }
@@ -114,7 +129,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         }
         let is_paused = self.authority.state().is_paused(id);
         tracing::info!(session = %id, name = %shown, is_paused, "session adopted");
-        self.sessions.insert(id, Session::adopted(shown, policy, Arc::clone(&rules), cgroup));
+        self.sessions.insert(id, Session::unlaunched(shown, policy, Arc::clone(&rules), cgroup));
         if let Err(error) = self.enforcer.commit_rules(id) {
             self.condemn(id, &error);
         }

@@ -96,7 +96,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             return Err(inside());
         }
         let cgroup = peer::cgroup_of(pid).map_err(|error| unknown(&error))?;
-        if is_below(&cgroup, &self.setting.governed) {
+        let bound = self.setting.bindings.iter().map(|bound| bound.shown.as_str());
+        if bound.chain([self.setting.governed.as_str()]).any(|governed| is_below(&cgroup, governed)) {
             return Err(inside());
         }
         if !peer::is_alive(pidfd) {

@@ -52,6 +52,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             self.tell_repeats(repeats);
         }
         self.end_exited();
+        self.bind_cgroups();
+        self.end_strays();
         self.rotate(self.authority.log().was_moved());
         let baselines: Vec<_> = self.authority.baselines(self.clock.now()).collect();
         self.shut(&baselines);

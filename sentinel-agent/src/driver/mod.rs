@@ -7,6 +7,7 @@
 mod actions;
 mod adoption;
 mod approvals;
+mod bound;
 mod effects;
 mod identity;
 mod kernel;
@@ -14,6 +15,7 @@ mod operators;
 mod policies;
 mod processes;
 mod sessions;
+mod strays;
 #[cfg(test)]
 mod tests;
 
@@ -44,9 +46,12 @@ use crate::ids::Ids;
 use crate::intake::{Intake, Lane};
 use actions::InFlight;
 use approvals::Waiting;
+use bound::Bound;
+pub use bound::BoundCgroup;
 pub(crate) use operators::budgets_back;
 use processes::Process;
 use sessions::Session;
+use strays::Strays;
 
 /// After so many messages the loop looks at everything else.
 const MOST_AT_ONCE: usize = 64;
@@ -69,6 +74,8 @@ pub struct Setting {
     pub cgroups: PathBuf,
     /// The cgroup, as in /proc/PID/cgroup, below which all agents' sessions are.
     pub governed: String,
+    /// Cgroups that are governed with all that is in them.
+    pub bindings: Vec<BoundCgroup>,
     /// The group whose members may operate.
     pub operators: Option<u32>,
     /// Whether sessions go on when the agent stops, for the next one to take over.
@@ -102,6 +109,8 @@ pub struct Driver<L: Log, E: Enforcer, C: Clock> {
     setting: Setting,
     intake: Rc<Intake<Arrival>>,
     sessions: BTreeMap<SessionId, Session>,
+    bindings: Vec<Bound>,
+    strays: Strays,
     processes: HashMap<u32, Process>,
     actions: HashMap<ActionId, InFlight>,
     waiting: Waiting,
@@ -142,6 +151,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         // Scopes are never used again, by a later agent either: its clock is later.
         let now = clock.now();
         let next_scope = now.wall_micros.max(1);
+        let bindings = setting.bindings.iter().cloned().map(Bound::new).collect();
         Self {
             authority,
             enforcer,
@@ -149,6 +159,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             setting,
             intake,
             sessions: BTreeMap::new(),
+            bindings,
+            strays: Strays::default(),
             processes: HashMap::new(),
             actions: HashMap::new(),
             waiting: Waiting::default(),

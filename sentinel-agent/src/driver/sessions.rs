@@ -60,8 +60,13 @@ impl Session {
         self.user.get_or_init(|| Writer::with_uid(uid).ok()).as_ref()
     }
 
-    /// One that an earlier agent started.
-    pub(super) fn adopted(shown: String, policy: String, rules: Arc<Policy>, cgroup: SessionCgroup) -> Self {
+    /// One without a launcher: bound, or started by an earlier agent.
+    pub(super) fn unlaunched(
+        shown: String,
+        policy: String,
+        rules: Arc<Policy>,
+        cgroup: SessionCgroup,
+    ) -> Self {
         Self {
             shown,
             policy,
@@ -251,7 +256,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         }
     }
 
-    fn undo_start(&mut self, session: SessionId, cause: &str) {
+    pub(super) fn undo_start(&mut self, session: SessionId, cause: &str) {
         if let Some(entry) = self.sessions.remove(&session) {
             self.clear(session, &entry.cgroup);
         }
@@ -315,6 +320,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             .sessions
             .iter()
             .filter(|(_, session)| session.ending.is_none() && session.has_no_root())
+            // What comes into a bound one later is held as well.
+            .filter(|(_, session)| !session.cgroup.is_bound())
             .filter(|(_, session)| matches!(session.cgroup.is_populated(), Ok(false)))
             .map(|(id, _)| *id)
             .collect();

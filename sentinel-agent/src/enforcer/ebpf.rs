@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use aya::maps::MapError;
@@ -14,6 +15,7 @@ use sentinel_ebpf_common::{Scope, TaskMark};
 use sentinel_engine::{GrantSet, Policy, ScopeId};
 use sentinel_proto::SessionId;
 
+use super::bound::{self, Bound};
 use super::hooks::Hooks;
 use super::layout::Layout;
 use super::loaded::{Loaded, forget};
@@ -34,6 +36,7 @@ pub struct EbpfEnforcer {
     maps: Maps,
     records: Records,
     sessions: BTreeMap<SessionId, Loaded>,
+    bound: BTreeMap<SessionId, Bound>,
 }
 
 impl EbpfEnforcer {
@@ -72,8 +75,15 @@ impl EbpfEnforcer {
         let hooks = Hooks::adopt(places)?;
         let (maps, records) = Maps::adopt(&places.pins)?;
         let enforcement = Enforcement { tier: Tier::Kill, proven: false };
-        let mut enforcer =
-            Self { enforcement, places: places.clone(), hooks, maps, records, sessions: BTreeMap::new() };
+        let mut enforcer = Self {
+            enforcement,
+            places: places.clone(),
+            hooks,
+            maps,
+            records,
+            sessions: BTreeMap::new(),
+            bound: BTreeMap::new(),
+        };
         // Before any heartbeat: what the dead agent had opened must not live on.
         for scope in enforcer.maps.scopes.keys(|_| true)? {
             enforcer.maps.scopes.remove(&scope)?;
@@ -95,7 +105,7 @@ impl EbpfEnforcer {
     }
 
     fn load(places: &Places) -> Result<Self, EnforcerError> {
-        let layout = Layout::of_kernel(places.session_level()?)?;
+        let layout = Layout::of_kernel()?;
         let mut loader = EbpfLoader::new();
         // The object has no relocations against the kernel's description: no need to keep that in memory.
         loader.btf(None);
@@ -109,7 +119,46 @@ impl EbpfEnforcer {
         let (maps, records) = Maps::take(&mut ebpf, &places.pins)?;
         let enforcement = Enforcement { tier: Tier::Kill, proven: false };
         let places = places.clone();
-        Ok(Self { enforcement, places, hooks, maps, records, sessions: BTreeMap::new() })
+        let mut enforcer = Self {
+            enforcement,
+            places,
+            hooks,
+            maps,
+            records,
+            sessions: BTreeMap::new(),
+            bound: BTreeMap::new(),
+        };
+        let own = enforcer.places.session_level()?;
+        enforcer.tell_level(own)?;
+        Ok(enforcer)
+    }
+
+    /// Tells the kernel side that sessions' cgroups stand at this level too. A level that was told once stays: an agent that takes others'
+    /// sessions over learns theirs one by one.
+    fn tell_level(&mut self, level: u32) -> Result<(), EnforcerError> {
+        let told = &mut self.maps.session_levels;
+        let known = told.map.get(&0, 0).map_err(told.refused())?;
+        told.map.set(0, known | (1 << level), 0).map_err(told.refused())
+    }
+
+    /// Marks a process, and sees to it that it is still the one that was meant.
+    fn put_mark(&mut self, tgid: u32, mark: TaskMark) -> Result<(), EnforcerError> {
+        let gone = |cause| EnforcerError::Missing(format!("process {tgid} can't be looked at: {cause}"));
+        let start = peer::started_at(tgid).map_err(gone)?;
+        let mark = TaskMark { marked_at: nanoseconds(clock::since_boot()), ..mark };
+        self.maps.tasks.put(&tgid, &mark, 0)?;
+        // The pid may have gone to another process in between: that one must not keep the mark.
+        match peer::started_at(tgid) {
+            Ok(still) if still == start => Ok(()),
+            Ok(_) => {
+                self.maps.tasks.remove(&tgid)?;
+                Err(no_mark(tgid))
+            }
+            Err(cause) => {
+                self.maps.tasks.remove(&tgid)?;
+                Err(gone(cause))
+            }
+        }
     }
 
     /// Where its cgroups and pins are.
@@ -194,43 +243,49 @@ impl Enforcer for EbpfEnforcer {
         Ok(())
     }
 
+    fn bind_cgroup(&mut self, session: SessionId, cgroup: &Path) -> Result<(), EnforcerError> {
+        if !self.sessions.contains_key(&session) {
+            return Err(no_session(session));
+        }
+        let bound = Bound::take(&self.places, session, cgroup)?;
+        self.tell_level(bound.level)?;
+        self.bound.insert(session, bound);
+        Ok(())
+    }
+
     fn enrol(&mut self, session: SessionId, tgid: u32, first: FirstImage) -> Result<(), EnforcerError> {
         if !self.sessions.contains_key(&session) {
             return Err(no_session(session));
         }
-        let gone = |cause| EnforcerError::Missing(format!("process {tgid} can't be looked at: {cause}"));
-        let start = peer::started_at(tgid).map_err(gone)?;
         let known = if first.generation.is_some() { TaskMark::FIRST_GENERATION_KNOWN } else { 0 };
         let mark = TaskMark {
             session: session.0,
             flags: TaskMark::FIRST_EXEC | known,
-            marked_at: nanoseconds(clock::since_boot()),
-            scopes: [0; 4],
             first_dev: first.dev,
             first_generation: first.generation.unwrap_or(0),
             first_ino: first.ino,
+            ..TaskMark::default()
         };
-        self.maps.tasks.put(&tgid, &mark, 0)?;
-        // The pid may have gone to another process in between: that one must not keep the mark.
-        match peer::started_at(tgid) {
-            Ok(still) if still == start => Ok(()),
-            Ok(_) => {
-                self.maps.tasks.remove(&tgid)?;
-                Err(no_mark(tgid))
-            }
-            Err(cause) => {
-                self.maps.tasks.remove(&tgid)?;
-                Err(gone(cause))
-            }
+        self.put_mark(tgid, mark)
+    }
+
+    fn enrol_running(&mut self, session: SessionId, tgid: u32) -> Result<(), EnforcerError> {
+        if !self.sessions.contains_key(&session) {
+            return Err(no_session(session));
         }
+        self.put_mark(tgid, TaskMark { session: session.0, ..TaskMark::default() })
+    }
+
+    fn marks(&self) -> Result<Vec<(u32, Mark)>, EnforcerError> {
+        let mut marks = Vec::new();
+        for tgid in self.maps.tasks.keys(|_| true)? {
+            marks.extend(self.maps.tasks.find(&tgid)?.map(|mark| (tgid, told(&mark))));
+        }
+        Ok(marks)
     }
 
     fn mark(&self, tgid: u32) -> Result<Option<Mark>, EnforcerError> {
-        Ok(self.valid_mark(tgid)?.map(|mark| Mark {
-            session: SessionId(mark.session),
-            scopes: mark.scopes.map(|scope| (scope != 0).then_some(ScopeId(scope))),
-            marked_at: Duration::from_nanos(mark.marked_at),
-        }))
+        Ok(self.valid_mark(tgid)?.map(|mark| told(&mark)))
     }
 
     fn put_scope_in_front(&mut self, tgid: u32, scope: ScopeId) -> Result<(), EnforcerError> {
@@ -282,6 +337,8 @@ impl Enforcer for EbpfEnforcer {
     }
 
     fn stop_session(&mut self, session: SessionId) -> Result<(), EnforcerError> {
+        drop(self.bound.remove(&session));
+        bound::release(&self.places, session)?;
         let Some(loaded) = self.sessions.get(&session) else { return forget(&mut self.maps, session) };
         loaded.unload(&mut self.maps)?;
         self.sessions.remove(&session);
@@ -339,6 +396,15 @@ impl fmt::Debug for EbpfEnforcer {
 fn build() -> String {
     use sha2::Digest as _;
     sha2::Sha256::digest(OBJECT).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A mark as the driver sees it.
+fn told(mark: &TaskMark) -> Mark {
+    Mark {
+        session: SessionId(mark.session),
+        scopes: mark.scopes.map(|scope| (scope != 0).then_some(ScopeId(scope))),
+        marked_at: Duration::from_nanos(mark.marked_at),
+    }
 }
 
 fn no_session(session: SessionId) -> EnforcerError {

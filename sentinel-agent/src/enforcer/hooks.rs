@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::PathBuf;
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
@@ -35,6 +36,16 @@ const HOOKS: &[(&str, Point)] = &[
     ("sendmsg6", Point::Cgroup),
 ];
 
+/// Those that are attached to the sessions' parent, and to each bound cgroup.
+pub(super) fn cgroup_hooks() -> impl Iterator<Item = &'static str> {
+    HOOKS.iter().filter(|(_, point)| matches!(point, Point::Cgroup)).map(|(name, _)| *name)
+}
+
+/// Where a program is pinned.
+pub(super) fn program_pin(places: &Places, name: &str) -> PathBuf {
+    places.pins.join(format!("program_{name}"))
+}
+
 /// The attached programs.
 #[derive(Debug)]
 pub(super) struct Hooks {
@@ -60,8 +71,8 @@ impl Hooks {
             let (program, link) = attach(ebpf, name, *point, &cgroup).map_err(|cause| refused(&*cause))?;
             let pin = places.pins.join(format!("link_{name}"));
             links.push(link.pin(&pin).map_err(|cause| refused(&cause))?);
-            let program_pin = places.pins.join(format!("program_{name}"));
-            let pinned = ebpf.program_mut(name).map(|program| program.pin(&program_pin));
+            let pin = program_pin(places, name);
+            let pinned = ebpf.program_mut(name).map(|program| program.pin(&pin));
             pinned.transpose().map_err(|cause| refused(&cause))?;
             programs.push((*name, program));
         }
@@ -75,7 +86,7 @@ impl Hooks {
             let pin = places.pins.join(format!("link_{name}"));
             let link = PinnedLink::from_pin(&pin);
             links.push(link.map_err(|cause| unavailable("take over", &pin, with_causes(&cause)))?);
-            let pin = places.pins.join(format!("program_{name}"));
+            let pin = program_pin(places, name);
             let program = ProgramInfo::from_pin(&pin).and_then(|program| program.fd());
             programs
                 .push((*name, program.map_err(|cause| unavailable("take over", &pin, with_causes(&cause)))?));

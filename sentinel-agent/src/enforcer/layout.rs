@@ -26,12 +26,11 @@ const MEMBERS: &[(&str, &str, &str)] = &[
 #[derive(Debug)]
 pub(super) struct Layout {
     offsets: Vec<(&'static str, u32)>,
-    session_level: u32,
 }
 
 impl Layout {
-    /// Of the running kernel, with the level of the sessions' cgroups.
-    pub(super) fn of_kernel(session_level: u32) -> Result<Self, EnforcerError> {
+    /// Of the running kernel.
+    pub(super) fn of_kernel() -> Result<Self, EnforcerError> {
         let offsets = Btf::of_kernel().and_then(|btf| {
             MEMBERS
                 .iter()
@@ -43,7 +42,7 @@ impl Layout {
             cause: cause.to_string(),
             way_out: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions build them".to_owned(),
         })?;
-        Ok(Self { offsets, session_level })
+        Ok(Self { offsets })
     }
 
     /// Tells a loader. A global that the object lacks fails the load.
@@ -51,6 +50,5 @@ impl Layout {
         for (global, offset) in &self.offsets {
             loader.override_global(global, offset, true);
         }
-        loader.override_global("SESSION_CGROUP_LEVEL", &self.session_level, true);
     }
 }

@@ -16,6 +16,7 @@ use super::EnforcerError;
 const PINNED: &[&str] = &[
     "SESSIONS",
     "CGROUPS",
+    "SESSION_LEVELS",
     "TASKS",
     "SCOPES",
     "NETWORK",
@@ -41,6 +42,7 @@ pub(super) type Table<K, V> = Named<HashMap<MapData, K, V>>;
 pub(super) struct Maps {
     pub(super) sessions: Table<u32, Session>,
     pub(super) cgroups: Table<u64, u32>,
+    pub(super) session_levels: Named<Array<MapData, u32>>,
     pub(super) tasks: Table<u32, TaskMark>,
     pub(super) scopes: Table<u64, Scope>,
     pub(super) network: Table<Endpoint, u64>,
@@ -70,7 +72,7 @@ impl Maps {
             let map = MapData::from_pin(pins.join(name))?;
             Ok(match name {
                 "NETWORK_PREFIXES" => Map::LpmTrie(map),
-                "HEARTBEAT" => Map::Array(map),
+                "HEARTBEAT" | "SESSION_LEVELS" => Map::Array(map),
                 "DROPS" => Map::PerCpuArray(map),
                 "RECORDS" => Map::RingBuf(map),
                 _ => Map::HashMap(map),
@@ -85,6 +87,7 @@ impl Maps {
         let maps = Self {
             sessions: named("SESSIONS", take("SESSIONS")?)?,
             cgroups: named("CGROUPS", take("CGROUPS")?)?,
+            session_levels: named("SESSION_LEVELS", take("SESSION_LEVELS")?)?,
             tasks: named("TASKS", take("TASKS")?)?,
             scopes: named("SCOPES", take("SCOPES")?)?,
             network: named("NETWORK", take("NETWORK")?)?,

@@ -3,6 +3,7 @@
 //! Only the driver calls an [`Enforcer`]. Each call either took effect in the kernel when it returns, or is an error;
 //! the driver turns an error into a denial.
 
+mod bound;
 mod btf;
 mod ebpf;
 mod executables;
@@ -30,7 +31,9 @@ mod testing;
 mod tracefs;
 mod walk;
 
-use std::path::PathBuf;
+pub(crate) use places::cgroup2;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use ebpf::EbpfEnforcer;
@@ -49,12 +52,15 @@ pub struct Enforcement {
 }
 
 /// How much a host enforces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Ordered: a later one enforces all that an earlier one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// Nothing.
     None,
     /// Network before the packet; a forbidden image is killed before its first instruction.
     Kill,
+    /// Everything is refused before it happens.
+    Lsm,
 }
 
 impl Tier {
@@ -64,6 +70,7 @@ impl Tier {
         match self {
             Self::None => "none",
             Self::Kill => "kill",
+            Self::Lsm => "lsm",
         }
     }
 }
@@ -147,6 +154,13 @@ pub trait Enforcer {
         user: u32,
     ) -> Result<(), EnforcerError>;
 
+    /// Attaches the network hooks to the cgroup of a session that did not make it, and lets the kernel side know at which level it stands. Those
+    /// that an earlier agent attached for this session are taken over.
+    ///
+    /// # Errors
+    /// Nothing is attached.
+    fn bind_cgroup(&mut self, session: SessionId, cgroup: &Path) -> Result<(), EnforcerError>;
+
     /// All sessions that the kernel side knows.
     ///
     /// # Errors
@@ -164,6 +178,18 @@ pub trait Enforcer {
     /// # Errors
     /// The process is not marked.
     fn enrol(&mut self, session: SessionId, tgid: u32, first: FirstImage) -> Result<(), EnforcerError>;
+
+    /// Marks a process that runs already as the session's: whatever it executes from now on has to be in the rules.
+    ///
+    /// # Errors
+    /// The process is not marked.
+    fn enrol_running(&mut self, session: SessionId, tgid: u32) -> Result<(), EnforcerError>;
+
+    /// All marks, with the tgids of the processes that bear them; those of dead processes may be among them.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    fn marks(&self) -> Result<Vec<(u32, Mark)>, EnforcerError>;
 
     /// What the kernel side knows of a process; none: it is in no session.
     ///

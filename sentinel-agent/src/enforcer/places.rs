@@ -130,7 +130,7 @@ impl Places {
 }
 
 /// Where all of cgroup2 is mounted.
-fn cgroup2() -> Result<PathBuf, EnforcerError> {
+pub(crate) fn cgroup2() -> Result<PathBuf, EnforcerError> {
     let whole = mounts()?.into_iter().find(|mount| mount.kind == "cgroup2" && mount.root == Path::new("/"));
     whole.map(|mount| mount.point).ok_or_else(|| EnforcerError::Unavailable {
         what: "no cgroup2 is mounted".to_owned(),

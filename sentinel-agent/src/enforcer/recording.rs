@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use super::{Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     StartSession { session: SessionId, cgroup_id: u64, user: u32 },
+    BindCgroup { session: SessionId },
     Enrol { session: SessionId, tgid: u32, first: FirstImage },
+    EnrolRunning { session: SessionId, tgid: u32 },
     PutScopeInFront { tgid: u32, scope: ScopeId },
     SetDoors { session: SessionId, scope: ScopeId, open: GrantSet, until: Duration },
     SetBaselineNetwork { session: SessionId, open: bool },
@@ -155,6 +158,20 @@ impl Enforcer for RecordingEnforcer {
         let mark = Mark { session, scopes: [None; 4], marked_at: Duration::ZERO };
         self.call(Call::Enrol { session, tgid, first })?.marks.insert(tgid, mark);
         Ok(())
+    }
+
+    fn bind_cgroup(&mut self, session: SessionId, _cgroup: &Path) -> Result<(), EnforcerError> {
+        self.call(Call::BindCgroup { session }).map(drop)
+    }
+
+    fn enrol_running(&mut self, session: SessionId, tgid: u32) -> Result<(), EnforcerError> {
+        let mark = Mark { session, scopes: [None; 4], marked_at: Duration::ZERO };
+        self.call(Call::EnrolRunning { session, tgid })?.marks.insert(tgid, mark);
+        Ok(())
+    }
+
+    fn marks(&self) -> Result<Vec<(u32, Mark)>, EnforcerError> {
+        Ok(self.recorded.borrow().marks.iter().map(|(tgid, mark)| (*tgid, *mark)).collect())
     }
 
     fn mark(&self, tgid: u32) -> Result<Option<Mark>, EnforcerError> {

@@ -118,7 +118,11 @@ impl User {
         Ok(Self { uid, gid, groups, name, home })
     }
 
-    fn named(text: &str) -> Result<Self, UserError> {
+    /// The user of this name or uid, who isn't root.
+    ///
+    /// # Errors
+    /// There is none, it is root, or the system's lists can't be read.
+    pub fn named(text: &str) -> Result<Self, UserError> {
         let by_name = look_up(text, unistd::User::from_name(text))?;
         let user = match (by_name, text.parse::<u32>()) {
             (Some(found), _) => Self::listed(found)?,

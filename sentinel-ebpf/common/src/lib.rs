@@ -21,6 +21,8 @@ use core::mem::{offset_of, size_of};
 pub const SCOPE_CHAIN: usize = 4;
 /// A heartbeat older than this closes every leased door: 5 s.
 pub const HEARTBEAT_MAX_AGE_NS: u64 = 5_000_000_000;
+/// The deepest level of the cgroup hierarchy, its root being 0, at which a session's cgroup can stand.
+pub const DEEPEST_SESSION: u32 = 15;
 /// The grant bit that is open without any action.
 pub const BASELINE: u64 = 1;
 

@@ -135,7 +135,8 @@ pub fn parse(bytes: &[u8]) -> Result<(Configuration, Warnings), Problems> {
         if is_empty {
             return Some(Configuration::default());
         }
-        build::tree(text, &mut found).map(|root| configuration(&Field::root(&root, &CONFIGURATION), &mut found))
+        build::tree(text, &mut found)
+            .map(|root| configuration(&Field::root(&root, &CONFIGURATION), &mut found))
     });
     found.conclude(read)
 }
@@ -185,8 +186,10 @@ fn binding(field: &Field<'_>, found: &mut Findings) -> Option<Binding> {
             None
         }
         (None, None) => {
-            let complaint =
-                Complaint::new("it isn't said what is bound", "write `unit: NAME.service`, or `cgroup: /PATH`");
+            let complaint = Complaint::new(
+                "it isn't said what is bound",
+                "write `unit: NAME.service`, or `cgroup: /PATH`",
+            );
             field.complain(complaint, found);
             None
         }
@@ -198,7 +201,9 @@ fn binding(field: &Field<'_>, found: &mut Findings) -> Option<Binding> {
         None => cgroup.as_ref().and_then(|cgroup| {
             let last = cgroup.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let last = last.strip_suffix(".service").unwrap_or(last);
-            session_name(last, "give it a `session`").map_err(|complaint| field.complain(complaint, found)).ok()
+            session_name(last, "give it a `session`")
+                .map_err(|complaint| field.complain(complaint, found))
+                .ok()
         }),
     };
     Some(Binding { cgroup: cgroup?, policy: policy?, user: user?, session: session?, line: field.line() })
@@ -218,14 +223,18 @@ fn unit_cgroup(unit: &str) -> Result<PathBuf, Complaint> {
     let is_known = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '\\' | '@');
     if !unit.ends_with(".service") || unit.len() > MAX_UNIT_BYTES || !unit.chars().all(is_known) {
         let message = format!("{} is not the name of a service", Quoted(unit));
-        return Err(Complaint::new(message, "write it whole, such as `web-agent.service`; other units by `cgroup`"));
+        return Err(Complaint::new(
+            message,
+            "write it whole, such as `web-agent.service`; other units by `cgroup`",
+        ));
     }
     Ok(PathBuf::from("/system.slice").join(unit))
 }
 
 fn session_name(text: &str, way_out: &str) -> Result<SessionName, Complaint> {
-    SessionName::new(text)
-        .map_err(|error| Complaint::new(format!("{} can't be a session's name: {error}", Quoted(text)), way_out))
+    SessionName::new(text).map_err(|error| {
+        Complaint::new(format!("{} can't be a session's name: {error}", Quoted(text)), way_out)
+    })
 }
 
 fn plain(text: &str) -> Result<String, Complaint> {
@@ -271,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_unit_is_its_cgroup_in_the_system_slice_and_names_the_session() {
-        let configuration = read("minimum_tier: lsm\nbind:\n  - {unit: web-agent.service, policy: web, user: web}\n");
+        let configuration =
+            read("minimum_tier: lsm\nbind:\n  - {unit: web-agent.service, policy: web, user: web}\n");
         assert_eq!(configuration.minimum_tier, Some(MinimumTier::Lsm));
         let [binding] = configuration.bind.as_slice() else { panic!("{configuration:?}") };
         assert_eq!(binding.cgroup, PathBuf::from("/system.slice/web-agent.service"));
@@ -281,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_cgroup_is_bound_by_its_path_under_a_name_of_its_own() {
-        let configuration = read("bind: [{cgroup: /batch/agents, policy: a, user: '1001', session: nightly}]");
+        let configuration =
+            read("bind: [{cgroup: /batch/agents, policy: a, user: '1001', session: nightly}]");
         let [binding] = configuration.bind.as_slice() else { panic!("{configuration:?}") };
         assert_eq!(binding.cgroup, PathBuf::from("/batch/agents"));
         assert_eq!(binding.session.as_str(), "nightly");
@@ -309,8 +320,7 @@ mod tests {
     fn one_cgroup_has_one_session_and_one_session_one_cgroup() {
         let nested = "bind:\n  - {cgroup: /a, policy: p, user: u}\n  - {cgroup: /a/b, policy: p, user: u}\n";
         assert!(problems(nested).contains("one of the two holds the other"));
-        let same_name =
-            "bind:\n  - {cgroup: /a, policy: p, user: u, session: s}\n  - {cgroup: /b, policy: p, user: u, session: s}\n";
+        let same_name = "bind:\n  - {cgroup: /a, policy: p, user: u, session: s}\n  - {cgroup: /b, policy: p, user: u, session: s}\n";
         assert!(problems(same_name).contains("has the session `s` too"));
         let apart = "bind:\n  - {cgroup: /a, policy: p, user: u}\n  - {cgroup: /ab, policy: p, user: u}\n";
         assert_eq!(read(apart).bind.len(), 2);

@@ -93,7 +93,8 @@ impl<'t> Field<'t> {
     }
 
     fn unknown(&self, key: &str, keys: &Keys) -> Complaint {
-        let here = if self.path.is_empty() { self.document.called.to_owned() } else { format!("`{}`", self.path) };
+        let here =
+            if self.path.is_empty() { self.document.called.to_owned() } else { format!("`{}`", self.path) };
         let allowed = keys.names().collect::<Vec<_>>().join(", ");
         if keys.later.contains(&key) {
             return Complaint::new(

@@ -1,5 +1,6 @@
 //! The agent's side: `sentinel private-agent`.
 
+use sentinel_policy::configuration::Configuration;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -67,7 +68,17 @@ fn try_serve(arguments: &PrivateAgentArguments) -> Result<ExitCode, PrivateAgent
     make_folder(&arguments.runtime, 0o755)?;
     let runtime = instance_folder(&arguments.runtime, pid);
     make_folder(&runtime, 0o700)?;
+    // What the host has to enforce holds for every agent; what is bound is the shared one's.
+    let minimum_tier = match daemon::load_configuration(None) {
+        Ok((configuration, _warnings)) => configuration.minimum_tier,
+        Err(error) => {
+            let _closed = writeln!(io::stderr(), "sentinel: {error}");
+            return Ok(ExitCode::from(78));
+        }
+    };
+    let configuration = Configuration { minimum_tier, bind: Vec::new() };
     let options = Options {
+        configuration,
         policies_folder: None,
         policies: [(arguments.policy_name.clone(), policy)].into(),
         state,

@@ -97,6 +97,7 @@ impl World {
             policies_source: crate::daemon::PoliciesSource::Fixed,
             policies: [("test".to_owned(), loaded)].into(),
             cgroups: folder.clone(),
+            bindings: Vec::new(),
             governed: "/sentinel".to_owned(),
             operators: Some(rustix::process::getegid().as_raw()),
             keep_sessions: false,

@@ -18,6 +18,9 @@ use sentinel_proto::SessionId;
 /// How long to wait before asking again whether a folder can be removed.
 const REMOVE_PAUSE: Duration = Duration::from_millis(5);
 
+/// How long to wait before asking again whether all have stopped.
+const FREEZE_PAUSE: Duration = Duration::from_millis(1);
+
 /// Why a session's cgroup could not be made, used or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -52,6 +55,7 @@ fn system(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupEr
 pub struct SessionCgroup {
     path: PathBuf,
     id: u64,
+    is_bound: bool,
 }
 
 impl SessionCgroup {
@@ -79,7 +83,21 @@ impl SessionCgroup {
     /// There is none.
     pub fn open(path: PathBuf) -> Result<Self, CgroupError> {
         let id = fs::metadata(&path).map_err(system("read the cgroup", &path))?.ino();
-        Ok(Self { path, id })
+        Ok(Self { path, id, is_bound: false })
+    }
+
+    /// As [`open`](Self::open), one that isn't the agent's: it is never removed.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open_bound(path: PathBuf) -> Result<Self, CgroupError> {
+        Ok(Self { is_bound: true, ..Self::open(path)? })
+    }
+
+    /// Whether it is somebody else's.
+    #[must_use]
+    pub const fn is_bound(&self) -> bool {
+        self.is_bound
     }
 
     /// The kernel's id of the cgroup, as hooks see it: the inode of its folder.
@@ -141,6 +159,26 @@ impl SessionCgroup {
         fs::write(&file, if frozen { "1" } else { "0" }).map_err(system("freeze by", &file))
     }
 
+    /// Freezes it and waits, blocking, until every process in it and below it has stopped.
+    ///
+    /// # Errors
+    /// The kernel refused, or one hasn't stopped at `deadline`: it sleeps where nothing can stop it. It is frozen all the same.
+    pub fn freeze_all(&self, deadline: Instant) -> Result<(), CgroupError> {
+        self.freeze(true)?;
+        let file = self.path.join("cgroup.events");
+        loop {
+            let events = fs::read_to_string(&file).map_err(system("read", &file))?;
+            if events.lines().any(|line| line == "frozen 1") {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let late = io::Error::new(ErrorKind::TimedOut, "a process in it doesn't stop");
+                return Err(system("wait until it is frozen by", &file)(late));
+            }
+            thread::sleep(FREEZE_PAUSE);
+        }
+    }
+
     /// Whether a process, dead ones that nobody has waited for aside, is in it or below it.
     ///
     /// # Errors
@@ -184,11 +222,14 @@ impl SessionCgroup {
         Ok(())
     }
 
-    /// Removes it and the cgroups below it, which must be empty. One that is gone is done.
+    /// Removes it and the cgroups below it, which must be empty. One that is gone is done, and so is one that isn't the agent's.
     ///
     /// # Errors
     /// A folder could not be removed; those below it may be gone.
     pub fn remove(&self) -> Result<(), CgroupError> {
+        if self.is_bound {
+            return Ok(());
+        }
         for folder in tree(&self.path)?.into_iter().rev() {
             // The kernel says "busy" for a moment after the last process has left.
             let mut tries = 100_u32;

@@ -1,0 +1,117 @@
+//! Compares, each second, who is in a session's cgroup with who bears its mark: the two are one set.
+//!
+//! Invariant: a process that is in one and not in the other at two looks in a row is killed: it was moved, by somebody who can do that. In
+//! a bound cgroup, whose processes others may start, one without a mark gets it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd as _;
+
+use rustix::process::{Signal, pidfd_send_signal};
+use sentinel_authority::Log;
+use sentinel_engine::{Attempt, Event};
+use sentinel_proto::SessionId;
+
+use super::Driver;
+use crate::clock::Clock;
+use crate::enforcer::Enforcer;
+use crate::peer;
+
+/// Who was in the wrong place at the last look: session and tgid.
+pub(super) type Strays = BTreeSet<(SessionId, u32)>;
+
+impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
+    /// Kills whoever is in the wrong place for the second time.
+    pub(super) fn end_strays(&mut self) {
+        if self.sessions.is_empty() {
+            return self.strays.clear();
+        }
+        // The marks first: a process that is forked in between is then in the cgroup without one, once.
+        let marks = match self.enforcer.marks() {
+            Ok(marks) => marks,
+            Err(error) => return tracing::error!(%error, "whose marks there are can't be read"),
+        };
+        let mut marked: BTreeMap<SessionId, BTreeSet<u32>> = BTreeMap::new();
+        for (tgid, mark) in marks {
+            marked.entry(mark.session).or_default().insert(tgid);
+        }
+        let mut strays = Strays::new();
+        let mut to_mark = Vec::new();
+        for (id, session) in self.sessions.iter().filter(|(_, session)| session.ending.is_none()) {
+            let inside: BTreeSet<u32> = match session.cgroup.processes() {
+                Ok(pids) => pids.into_iter().collect(),
+                Err(error) => {
+                    tracing::error!(session = %id, %error, "who is in a session can't be read");
+                    continue;
+                }
+            };
+            let marked = marked.remove(id).unwrap_or_default();
+            for pid in inside.difference(&marked) {
+                if session.cgroup.is_bound() {
+                    to_mark.push((*id, *pid));
+                } else {
+                    strays.insert((*id, *pid));
+                }
+            }
+            // What has ended keeps its mark until its parent has heard of it.
+            strays.extend(marked.difference(&inside).map(|pid| (*id, *pid)));
+        }
+        for (session, pid) in to_mark {
+            let Some(uid) = self.authority.state().uid_of(session) else { continue };
+            if let Err(cause) = self.mark_running(session, pid, uid) {
+                tracing::warn!(%session, pid, %cause, "a process of a bound cgroup can't be held");
+                strays.insert((session, pid));
+            }
+        }
+        let seen_twice: Vec<_> = strays.intersection(&self.strays).copied().collect();
+        self.strays = strays;
+        for (session, pid) in seen_twice {
+            self.end_stray(session, pid);
+        }
+    }
+
+    fn end_stray(&mut self, session: SessionId, pid: u32) {
+        let Ok(pidfd) = peer::open_pidfd(pid) else { return };
+        let is_inside = self
+            .sessions
+            .get(&session)
+            .is_some_and(|entry| entry.cgroup.processes().is_ok_and(|processes| processes.contains(&pid)));
+        // By the pidfd's process alone, from here on: its mark is none if the pid is another's by now.
+        let is_marked = matches!(self.enforcer.mark(pid), Ok(Some(mark)) if mark.session == session);
+        if is_inside == is_marked || !peer::is_alive(pidfd.as_fd()) {
+            return;
+        }
+        let killed = pidfd_send_signal(&pidfd, Signal::KILL);
+        let what = if is_inside {
+            "a process without a mark in its cgroup"
+        } else {
+            "a process of it outside its cgroup"
+        };
+        tracing::error!(%session, pid, what, ?killed, "somebody moved a process; it is killed");
+        let attempt = Box::new(Attempt {
+            operation: "move".to_owned(),
+            target: what.to_owned(),
+            verdict: "stray".to_owned(),
+            fate: if killed.is_ok() { "killed" } else { "recorded" }.to_owned(),
+            process: String::new(),
+            pid,
+            would_allow: None,
+        });
+        // Killed all the same where it can't be written.
+        drop(self.step(Event::KernelDenied { session, attempt, count: 1 }));
+    }
+
+    /// Kills every process that bears a session's mark.
+    pub(super) fn kill_marked(&self, session: SessionId) {
+        let marks = self.enforcer.marks().unwrap_or_else(|error| {
+            tracing::error!(%session, %error, "whose marks there are can't be read; its processes may live on");
+            Vec::new()
+        });
+        for (pid, _) in marks.iter().filter(|(_, mark)| mark.session == session) {
+            let Ok(pidfd) = peer::open_pidfd(*pid) else { continue };
+            // After the pidfd: the mark is none if the pid is another's by now.
+            if matches!(self.enforcer.mark(*pid), Ok(Some(mark)) if mark.session == session) {
+                let _ended = pidfd_send_signal(&pidfd, Signal::KILL);
+            }
+        }
+    }
+}
