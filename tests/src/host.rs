@@ -26,6 +26,7 @@ pub struct Host {
 #[derive(Debug)]
 pub struct HostBuilder {
     policies: Vec<(String, String)>,
+    configuration: Option<String>,
 }
 
 impl HostBuilder {
@@ -33,6 +34,13 @@ impl HostBuilder {
     #[must_use]
     pub fn policy(mut self, name: &str, yaml: impl Into<String>) -> Self {
         self.policies.push((name.to_owned(), yaml.into()));
+        self
+    }
+
+    /// Sets the agent's configuration.
+    #[must_use]
+    pub fn configuration(mut self, yaml: impl Into<String>) -> Self {
+        self.configuration = Some(yaml.into());
         self
     }
 
@@ -50,6 +58,9 @@ impl HostBuilder {
         for (name, yaml) in &self.policies {
             std::fs::write(folder.join(format!("policies/{name}.yaml")), yaml).expect("own folder");
         }
+        if let Some(yaml) = &self.configuration {
+            std::fs::write(folder.join("agent.yaml"), yaml).expect("own folder");
+        }
         let mut host = Host { folder, instance, agent: None, log: Arc::default() };
         host.start_agent();
         host
@@ -60,7 +71,7 @@ impl Host {
     /// An agent to be, with no policy yet.
     #[must_use]
     pub fn builder() -> HostBuilder {
-        HostBuilder { policies: Vec::new() }
+        HostBuilder { policies: Vec::new(), configuration: None }
     }
 
     /// An agent with one policy, `test`.
@@ -115,6 +126,10 @@ impl Host {
             .arg("--runtime")
             .arg(self.runtime())
             .args(["--instance", &self.instance, "--until-stdin-closes"]);
+        let configuration = self.folder.join("agent.yaml");
+        if configuration.exists() {
+            command.arg("--config").arg(configuration);
+        }
         command
     }
 

@@ -62,7 +62,7 @@ pub enum ConfigurationError {
 /// # Errors
 /// All problems of the file at once.
 pub fn load(named: Option<&Path>) -> Result<(Configuration, String), ConfigurationError> {
-    let file = named.unwrap_or(Path::new(FILE));
+    let file = named.unwrap_or_else(|| Path::new(FILE));
     let shown = file.display().to_string();
     let bytes = match read_bounded(file) {
         Ok(bytes) => bytes,

@@ -70,6 +70,10 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     }
 
     fn end_stray(&mut self, session: SessionId, pid: u32) {
+        // No session has the agent, whatever a map says.
+        if pid == std::process::id() {
+            return;
+        }
         let Ok(pidfd) = peer::open_pidfd(pid) else { return };
         let is_inside = self
             .sessions

@@ -283,7 +283,8 @@ mod tests {
         let configuration =
             read("minimum_tier: lsm\nbind:\n  - {unit: web-agent.service, policy: web, user: web}\n");
         assert_eq!(configuration.minimum_tier, Some(MinimumTier::Lsm));
-        let [binding] = configuration.bind.as_slice() else { panic!("{configuration:?}") };
+        assert_eq!(configuration.bind.len(), 1);
+        let binding = &configuration.bind[0];
         assert_eq!(binding.cgroup, PathBuf::from("/system.slice/web-agent.service"));
         assert_eq!(binding.session.as_str(), "web-agent");
         assert_eq!((binding.policy.as_str(), binding.user.as_str(), binding.line), ("web", "web", 3));
@@ -293,7 +294,8 @@ mod tests {
     fn a_cgroup_is_bound_by_its_path_under_a_name_of_its_own() {
         let configuration =
             read("bind: [{cgroup: /batch/agents, policy: a, user: '1001', session: nightly}]");
-        let [binding] = configuration.bind.as_slice() else { panic!("{configuration:?}") };
+        assert_eq!(configuration.bind.len(), 1);
+        let binding = &configuration.bind[0];
         assert_eq!(binding.cgroup, PathBuf::from("/batch/agents"));
         assert_eq!(binding.session.as_str(), "nightly");
     }

@@ -1,0 +1,302 @@
+//! Bound cgroups: what an agent didn't launch is held like what it did.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use sentinel_tests::{Host, Server, program, wait_until};
+
+/// Whom the bound processes run as.
+const UID: u32 = 54_242;
+/// So long the agent may take to see what changed: it looks each second.
+const SOON: Duration = Duration::from_secs(6);
+
+/// A cgroup of the test's own, which no agent made.
+struct Cgroup {
+    path: PathBuf,
+    shown: String,
+}
+
+impl Cgroup {
+    fn new(test: &str) -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+        let name = format!("sentinel-bound-{}-{test}", std::process::id());
+        let path = Path::new(root.split(' ').nth(4).unwrap()).join(&name);
+        std::fs::create_dir(&path).unwrap();
+        Self { path, shown: format!("/{name}") }
+    }
+
+    fn add(&self, pid: u32) {
+        std::fs::write(self.path.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+
+    fn binding(&self) -> String {
+        format!("bind: [{{cgroup: {}, policy: test, user: '{UID}', session: bound}}]\n", self.shown)
+    }
+
+    fn remove(&self) {
+        std::fs::write(self.path.join("cgroup.kill"), "1").unwrap();
+        wait_until("the cgroup is removed", SOON, || std::fs::remove_dir(&self.path).is_ok());
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if self.path.exists() {
+            self.remove();
+        }
+    }
+}
+
+/// A process that somebody else started, which does what it is told.
+struct Stranger {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+const STRANGER: &str = r#"
+import os, socket, sys
+kept = []
+for line in sys.stdin:
+    order, _, rest = line.strip().partition(" ")
+    try:
+        if order == "connect":
+            host, _, port = rest.rpartition(":")
+            kept.append(socket.create_connection((host, int(port)), 5))
+        elif order == "child":
+            pid = os.fork()
+            if pid == 0:
+                host, _, port = rest.rpartition(":")
+                try:
+                    socket.create_connection((host, int(port)), 5)
+                    os._exit(0)
+                except OSError as error:
+                    os._exit(error.errno)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if code:
+                raise OSError(code, "")
+        elif order == "run":
+            pid = os.fork()
+            if pid == 0:
+                os.execv(rest, [rest])
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if code < 0:
+                print("killed by", -code, flush=True)
+                continue
+        elif order == "become":
+            os.execv(rest.split()[0], rest.split())
+        print("ok", flush=True)
+    except OSError as error:
+        print(error.errno, flush=True)
+"#;
+
+impl Stranger {
+    fn start_as(uid: u32) -> Self {
+        Self::start_with(Command::new("/usr/bin/python3"), uid)
+    }
+
+    fn start_with(mut python: Command, uid: u32) -> Self {
+        let mut child = python
+            .args(["-c", STRANGER])
+            .uid(uid)
+            .gid(uid)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (orders, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut stranger = Self { child, orders, answers: BufReader::new(answers) };
+        assert_eq!(stranger.order("run /bin/true"), "ok", "it is up");
+        stranger
+    }
+
+    fn send(&mut self, order: &str) {
+        writeln!(self.orders, "{order}").unwrap();
+    }
+
+    fn order(&mut self, order: &str) -> String {
+        self.send(order);
+        self.line()
+    }
+
+    fn line(&mut self) -> String {
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        answer.trim_end().to_owned()
+    }
+
+    fn connect(&mut self, server: &Server) -> String {
+        self.order(&format!("connect {}", server.address()))
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+const REFUSED: &str = "1";
+
+fn host(cgroup: &Cgroup, policy: &str) -> Host {
+    Host::builder().policy("test", policy).configuration(cgroup.binding()).start()
+}
+
+fn wait_until_bound(host: &Host, times: usize) {
+    wait_until("the cgroup is bound", SOON, || {
+        let lines = host.ledger();
+        lines.iter().filter(|line| line["action"] == "session.started").count() >= times
+    });
+}
+
+fn allow(server: &Server) -> String {
+    format!("enforcement: {{network: {{allow: ['{}']}}}}\n", server.address())
+}
+
+#[test]
+fn what_runs_in_it_already_is_held_with_all_that_it_forks() {
+    let (named, other) = (Server::start(), Server::start());
+    let cgroup = Cgroup::new("running");
+    let (mut inside, mut outside) = (Stranger::start_as(UID), Stranger::start_as(UID));
+    cgroup.add(inside.child.id());
+    assert_eq!(inside.connect(&other), "ok", "it is held from the agent's start on, and not before");
+
+    let host = host(&cgroup, &allow(&named));
+    wait_until_bound(&host, 1);
+    assert_eq!(inside.connect(&named), "ok");
+    assert_eq!(inside.connect(&other), REFUSED);
+    assert_eq!(inside.order(&format!("child {}", other.address())), REFUSED);
+    assert_eq!(inside.order("run /bin/true"), "killed by 9");
+    assert_eq!(outside.connect(&other), "ok", "who isn't in it is left alone");
+    assert_eq!(outside.order("run /bin/true"), "ok");
+    let started = host.ledger().into_iter().find(|line| line["kind"] == "session").unwrap();
+    assert_eq!(started["payload"]["outputs"]["tier"], "kill-bound", "{started}");
+}
+
+#[test]
+fn what_comes_into_it_later_is_held_at_once_and_what_is_taken_out_is_killed() {
+    let other = Server::start();
+    let cgroup = Cgroup::new("later");
+    let host = host(&cgroup, "strict_mode: true\n");
+    wait_until_bound(&host, 1);
+    let mut late = Stranger::start_as(UID);
+    assert_eq!(late.connect(&other), "ok");
+    cgroup.add(late.child.id());
+    assert_eq!(late.connect(&other), REFUSED);
+    // Until it bears the mark, nobody could tell that it was moved.
+    std::thread::sleep(Duration::from_secs(2));
+    std::fs::write(cgroup.path.parent().unwrap().join("cgroup.procs"), late.child.id().to_string()).unwrap();
+    wait_until("it is killed", SOON, || late.has_ended());
+    wait_until("it is told", SOON, || {
+        host.ledger().iter().any(|line| line["action"] == "kernel.move" && line["verdict"] == "stray")
+    });
+}
+
+#[test]
+fn a_program_in_it_begins_actions_as_one_that_was_launched() {
+    let server = Server::start();
+    let cgroup = Cgroup::new("actions");
+    let probe = program("probe");
+    let policy = format!(
+        "actions:\n  fetch: {{grants: {{network: ['{}']}}}}\nenforcement: {{exec: {{allow: [{{path: {}, writable: accept}}]}}}}\n",
+        server.address(),
+        probe.display()
+    );
+    let host = host(&cgroup, &policy);
+    wait_until_bound(&host, 1);
+    let connect = format!("connect={}", server.address());
+    let mut python = Command::new("/usr/bin/python3");
+    python.env("AGENT_SENTINEL_SOCKET", host.runtime().join("agent.sock"));
+    let mut stranger = Stranger::start_with(python, UID);
+    cgroup.add(stranger.child.id());
+    // Whose message it is the mark says, which it gets at the agent's next look.
+    std::thread::sleep(Duration::from_secs(2));
+    stranger.send(&format!("become {} {connect} begin=fetch {connect} end", probe.display()));
+    let lines: Vec<String> = (0..4).map(|_| stranger.line()).collect();
+    assert_eq!(
+        lines,
+        [format!("{connect} EPERM"), "begin=fetch allow".into(), format!("{connect} ok"), "end".into()]
+    );
+    assert_eq!(host.ledger_of("fetch", "success").len(), 1);
+}
+
+#[test]
+fn a_process_that_cannot_be_held_is_killed_and_it_is_told_why() {
+    let cgroup = Cgroup::new("root");
+    let mut root = Stranger::start_as(0);
+    cgroup.add(root.child.id());
+    let host = host(&cgroup, "strict_mode: true\n");
+    wait_until("it is killed", SOON, || root.has_ended());
+    assert!(host.log().contains("runs as uid 0, not 54242"), "{}", host.log());
+}
+
+#[test]
+fn a_cgroup_that_is_made_anew_is_bound_anew_as_the_same_session() {
+    let other = Server::start();
+    let cgroup = Cgroup::new("anew");
+    let host = host(&cgroup, "strict_mode: true\n");
+    wait_until_bound(&host, 1);
+    cgroup.remove();
+    std::fs::create_dir(&cgroup.path).unwrap();
+    wait_until_bound(&host, 2);
+    let mut stranger = Stranger::start_as(UID);
+    cgroup.add(stranger.child.id());
+    assert_eq!(stranger.connect(&other), REFUSED);
+    let lines = host.ledger();
+    let sessions: Vec<_> = lines
+        .iter()
+        .filter(|line| line["action"] == "session.started")
+        .map(|line| line["session_id"].clone())
+        .collect();
+    assert_eq!(sessions[0], sessions[1]);
+}
+
+#[test]
+fn it_stays_held_while_the_agent_is_dead_and_the_next_one_takes_it_over() {
+    let other = Server::start();
+    let cgroup = Cgroup::new("dead");
+    let mut stranger = Stranger::start_as(UID);
+    cgroup.add(stranger.child.id());
+    let mut host = host(&cgroup, "strict_mode: true\n");
+    wait_until_bound(&host, 1);
+    host.kill_agent();
+    assert_eq!(stranger.connect(&other), REFUSED);
+    host.start_agent();
+    assert_eq!(stranger.connect(&other), REFUSED);
+    wait_until("it is taken over", SOON, || host.log().contains("session adopted"));
+    assert!(!stranger.has_ended());
+    drop(host);
+    wait_until("an agent that stops ends it", SOON, || stranger.has_ended());
+    assert!(cgroup.path.exists(), "a cgroup that isn't the agent's is not removed");
+}
+
+#[test]
+fn a_binding_that_cannot_be_kept_to_keeps_the_agent_from_starting() {
+    let host = Host::with_policy("strict_mode: true\n");
+    for (text, told) in [
+        ("bind: [{unit: a.service, policy: other, user: '7'}]", "no policy is named `other`"),
+        ("bind: [{unit: a.service, policy: test, user: root}]", "a bound cgroup can't be root's"),
+        ("bind: [{unit: a.service, policy: test, user: no-such-user}]", "no-such-user"),
+        ("minimum_tier: lms", "did you mean `lsm`?"),
+    ] {
+        let file = host.folder.join("other.yaml");
+        std::fs::write(&file, text).unwrap();
+        let mut agent = host.agent_command();
+        let finished = sentinel_tests::Finished::of({
+            agent.arg("--config").arg(&file);
+            agent
+        });
+        assert_eq!(finished.status, Some(78), "{text}: {}", finished.stderr);
+        assert!(finished.stderr.contains(told), "{text}: {}", finished.stderr);
+    }
+}
