@@ -2,6 +2,7 @@
 
 pub mod approvals;
 mod conversation;
+pub mod doctor;
 mod embedded;
 pub mod ledger;
 pub mod operate;
@@ -34,6 +35,8 @@ enum Command {
     Why(why::WhyArguments),
     /// Shows what a running agent does and holds
     Status(status::StatusArguments),
+    /// Tries out what this host enforces
+    Doctor(doctor::DoctorArguments),
     /// Says what waits for a human's word, and takes it
     Approvals(approvals::ApprovalsArguments),
     /// Freezes a session's processes and shuts its doors
@@ -79,6 +82,7 @@ impl CommandLine {
             Command::Run(arguments) => run::run(arguments),
             Command::Why(arguments) => why::why(arguments),
             Command::Status(arguments) => status::status(arguments),
+            Command::Doctor(arguments) => doctor::doctor(arguments),
             Command::Approvals(arguments) => approvals::approvals(arguments),
             Command::Pause(arguments) => operate::pause(arguments),
             Command::Resume(arguments) => operate::resume(arguments),

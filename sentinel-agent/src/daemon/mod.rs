@@ -18,6 +18,7 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sentinel_authority::{Authority, FileLedger};
 use sentinel_policy::configuration::Configuration;
+use sentinel_proto::examination::Examination;
 use tokio::task::LocalSet;
 
 use crate::clock::{Clock as _, SystemClock};
@@ -182,6 +183,26 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), DaemonError> {
     }
     lock.remove();
     result
+}
+
+/// Tries out what this host enforces, without any session, for as long as that takes.
+///
+/// # Errors
+/// It enforces nothing, or could not be tried.
+pub fn examine(runtime: &Path) -> Result<Examination, DaemonError> {
+    let instance = format!("private-{}", std::process::id());
+    let runtime = std::path::absolute(runtime)
+        .map_err(|source| DaemonError::System { what: "resolve a path", source })?
+        .join(&instance);
+    make_folder(&runtime, 0o700)?;
+    let taken = Instance::take(&instance, &runtime);
+    let examined = taken.map_err(DaemonError::from).and_then(|instance| {
+        let examined = EbpfEnforcer::try_out(&instance.places);
+        instance.remove();
+        Ok(examined?)
+    });
+    let _not_empty = std::fs::remove_dir(&runtime);
+    examined
 }
 
 struct Folders {

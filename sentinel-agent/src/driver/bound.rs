@@ -102,6 +102,9 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
 
     /// Puts a cgroup and all that runs in it under its policy.
     fn bind(&mut self, binding: &BoundCgroup, cgroup: &SessionCgroup) -> Result<(), String> {
+        if let Some(cause) = self.examinations.failure() {
+            return Err(format!("this host does not enforce what it is told ({cause})"));
+        }
         let BoundCgroup { session: name, policy, uid, shown, .. } = binding;
         let loaded = self.setting.policies.get(policy).cloned();
         let loaded = loaded.ok_or_else(|| format!("no policy is named `{policy}`"))?;

@@ -54,6 +54,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         self.end_exited();
         self.bind_cgroups();
         self.end_strays();
+        self.examine_if_due();
         self.rotate(self.authority.log().was_moved());
         let baselines: Vec<_> = self.authority.baselines(self.clock.now()).collect();
         self.shut(&baselines);

@@ -9,6 +9,7 @@ mod adoption;
 mod approvals;
 mod bound;
 mod effects;
+mod examination;
 mod identity;
 mod kernel;
 mod operators;
@@ -48,6 +49,7 @@ use actions::InFlight;
 use approvals::Waiting;
 use bound::Bound;
 pub use bound::BoundCgroup;
+use examination::Examinations;
 pub(crate) use operators::budgets_back;
 use processes::Process;
 use sessions::Session;
@@ -111,6 +113,7 @@ pub struct Driver<L: Log, E: Enforcer, C: Clock> {
     sessions: BTreeMap<SessionId, Session>,
     bindings: Vec<Bound>,
     strays: Strays,
+    examinations: Examinations,
     processes: HashMap<u32, Process>,
     actions: HashMap<ActionId, InFlight>,
     waiting: Waiting,
@@ -161,6 +164,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             sessions: BTreeMap::new(),
             bindings,
             strays: Strays::default(),
+            examinations: Examinations::default(),
             processes: HashMap::new(),
             actions: HashMap::new(),
             waiting: Waiting::default(),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use sentinel_authority::Log;
 use sentinel_engine::{Event, SessionEnding};
-use sentinel_proto::admin::{ApprovalList, Done, Reply, Request, SessionStatus, Status, Welcome};
+use sentinel_proto::admin::{ApprovalList, Done, Examined, Reply, Request, SessionStatus, Status, Welcome};
 use sentinel_proto::app::{RefusalCode, RequestId};
 use sentinel_proto::{Money, SessionId, SessionName, VERSION};
 
@@ -37,6 +37,13 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             }
             Request::StartSession(start) => self.start_session(connection, sender, *start, descriptor),
             Request::Status(ask) => connection.send(&Reply::Status(Box::new(self.status(ask.request)))),
+            Request::Examine(ask) => match self.examine() {
+                Ok(examination) => {
+                    connection
+                        .send(&Reply::Examination(Box::new(Examined { request: ask.request, examination })));
+                }
+                Err(cause) => connection.refuse(Some(ask.request), RefusalCode::Failed, cause),
+            },
             Request::Approvals(ask) => {
                 let approvals = self.approval_list();
                 connection.send(&Reply::Approvals(ApprovalList { request: ask.request, approvals }));
@@ -211,9 +218,11 @@ fn request_number(request: &Request) -> Option<RequestId> {
     match request {
         Request::Hello(_) => None,
         Request::StartSession(start) => Some(start.request),
-        Request::Status(ask) | Request::Approvals(ask) | Request::StopAll(ask) | Request::Reload(ask) => {
-            Some(ask.request)
-        }
+        Request::Status(ask)
+        | Request::Examine(ask)
+        | Request::Approvals(ask)
+        | Request::StopAll(ask)
+        | Request::Reload(ask) => Some(ask.request),
         Request::Attach(attach) => Some(attach.request),
         Request::Approve(approve) => Some(approve.request),
         Request::Reject(reject) => Some(reject.request),

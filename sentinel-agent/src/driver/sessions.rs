@@ -138,6 +138,11 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         if self.is_stopping {
             return Err(NotStarted::failed("the agent is stopping; start it again"));
         }
+        if let Some(cause) = self.examinations.failure() {
+            return Err(NotStarted::failed(format!(
+                "this host does not enforce what it is told ({cause}); see `sentinel doctor`"
+            )));
+        }
         let state = self.authority.state();
         let known = start.name.as_ref().and_then(|name| state.session_named(name));
         let session = known.unwrap_or_else(|| state.next_session());

@@ -3,7 +3,7 @@
 //! Invariant: a start adopts what an earlier agent of the same build left, or ends it; a clean end leaves nothing; any other end leaves every hook
 //! in place, and nothing that is leased open. What is adopted never was off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -14,6 +14,7 @@ use aya::{Ebpf, EbpfLoader};
 use sentinel_ebpf_common::{Scope, TaskMark};
 use sentinel_engine::{GrantSet, Policy, ScopeId};
 use sentinel_proto::SessionId;
+use sentinel_proto::examination::Examination;
 
 use super::bound::{self, Bound};
 use super::hooks::Hooks;
@@ -37,6 +38,8 @@ pub struct EbpfEnforcer {
     records: Records,
     sessions: BTreeMap<SessionId, Loaded>,
     bound: BTreeMap<SessionId, Bound>,
+    /// Reports that were taken out of the ring buffer before their turn.
+    taken: VecDeque<KernelRecord>,
 }
 
 impl EbpfEnforcer {
@@ -49,8 +52,7 @@ impl EbpfEnforcer {
         preconditions::check()?;
         leftovers::remove(places)?;
         let started = places.make().and_then(|()| Self::load(places)).and_then(|mut enforcer| {
-            probe::prove(&mut enforcer)?;
-            enforcer.enforcement.proven = true;
+            enforcer.prove()?;
             Ok(enforcer)
         });
         give_memory_back();
@@ -60,6 +62,21 @@ impl EbpfEnforcer {
             tracing::error!(%error, "a start that failed left something behind");
         }
         started
+    }
+
+    /// Loads and attaches the kernel side for as long as it takes to try out what this host enforces.
+    ///
+    /// # Errors
+    /// It can't be loaded or tried. Nothing stays, either way.
+    pub fn try_out(places: &Places) -> Result<Examination, EnforcerError> {
+        preconditions::check()?;
+        leftovers::remove(places)?;
+        let examined =
+            places.make().and_then(|()| Self::load(places)).and_then(|mut loaded| loaded.examine());
+        let removed = leftovers::remove(places);
+        let examination = examined?;
+        removed?;
+        Ok(examination)
     }
 
     /// Takes over the kernel side that an earlier agent of this instance left running, with all doors of actions shut; and proves by denials that
@@ -83,17 +100,38 @@ impl EbpfEnforcer {
             records,
             sessions: BTreeMap::new(),
             bound: BTreeMap::new(),
+            taken: VecDeque::new(),
         };
         // Before any heartbeat: what the dead agent had opened must not live on.
         for scope in enforcer.maps.scopes.keys(|_| true)? {
             enforcer.maps.scopes.remove(&scope)?;
         }
-        // Reports of the meantime would hide the proof's own.
-        enforcer.drain_records(&mut Vec::new(), usize::MAX);
-        probe::prove(&mut enforcer)?;
-        enforcer.enforcement.proven = true;
+        enforcer.prove()?;
         give_memory_back();
         Ok(Some(enforcer))
+    }
+
+    fn prove(&mut self) -> Result<(), EnforcerError> {
+        if let Some(cause) = self.examine()?.failure() {
+            return Err(EnforcerError::Unavailable {
+                what: "this host does not enforce what it is told".to_owned(),
+                cause,
+                way_out: "don't run sessions here; report it with the kernel's version".to_owned(),
+            });
+        }
+        self.enforcement.proven = true;
+        Ok(())
+    }
+
+    /// Puts reports back that were taken before their turn, but for the proof's own, which are of this session.
+    pub(super) fn put_back(
+        &mut self,
+        before: Vec<KernelRecord>,
+        meanwhile: Vec<KernelRecord>,
+        proof: SessionId,
+    ) {
+        self.taken.extend(before);
+        self.taken.extend(meanwhile.into_iter().filter(|record| record.session != proof.0));
     }
 
     /// Leaves everything as it is, for the next agent of this instance.
@@ -127,6 +165,7 @@ impl EbpfEnforcer {
             records,
             sessions: BTreeMap::new(),
             bound: BTreeMap::new(),
+            taken: VecDeque::new(),
         };
         let own = enforcer.places.session_level()?;
         enforcer.tell_level(own)?;
@@ -350,8 +389,21 @@ impl Enforcer for EbpfEnforcer {
         heartbeat.map.set(0, nanoseconds(now), 0).map_err(heartbeat.refused())
     }
 
+    fn examine(&mut self) -> Result<Examination, EnforcerError> {
+        let rows = probe::examine(self)?;
+        Ok(Examination {
+            tier: self.enforcement.tier.as_str().to_owned(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            rows,
+            programs: self.hooks.programs()?,
+            lost_reports: self.dropped_records()?,
+        })
+    }
+
     fn drain_records(&mut self, records: &mut Vec<KernelRecord>, limit: usize) {
         let wanted = records.len().saturating_add(limit);
+        let earlier = self.taken.len().min(limit);
+        records.extend(self.taken.drain(..earlier));
         while records.len() < wanted {
             let Some(item) = self.records.next() else { return };
             match records::decode(&item) {

@@ -12,6 +12,8 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd, ProgramInfo};
 
+use sentinel_proto::examination;
+
 use super::maps::with_causes;
 use super::places::unavailable;
 use super::{EnforcerError, Places};
@@ -94,29 +96,41 @@ impl Hooks {
         Ok(Self { _links: links, programs })
     }
 
-    /// How often the kernel left an enforcing program out because another ran on the same CPU: each may be a denial that
-    /// did not happen.
+    /// The enforcing programs, and what the kernel counted of each. A run that it left out because another ran on the same CPU may be a
+    /// denial that did not happen.
     ///
     /// `process_free` enforces nothing and is left out here: it runs in a softirq, which may come in the middle of one of
     /// our own map updates, and those shut tracepoints out (`bpf_disable_instrumentation`). A mark that stays is no
     /// longer valid for anybody, and goes with its session.
-    pub(super) fn missed_runs(&self) -> Result<u64, EnforcerError> {
-        let mut missed = 0_u64;
-        for (name, program) in self.programs.iter().filter(|(name, _)| *name != "process_free") {
-            let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
-            let mut text = String::new();
-            let read = File::open(&path).and_then(|mut file| file.read_to_string(&mut text));
-            read.map_err(|cause| unavailable("read", path.as_ref(), cause))?;
-            let count = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
-            let count = count.and_then(|count| count.trim().parse::<u64>().ok());
-            let count = count.ok_or_else(|| {
-                let cause = format!("it doesn't say how often `{name}` was left out");
-                unavailable("read", path.as_ref(), cause)
-            })?;
-            missed = missed.saturating_add(count);
-        }
-        Ok(missed)
+    pub(super) fn programs(&self) -> Result<Vec<examination::Program>, EnforcerError> {
+        let enforcing = self.programs.iter().filter(|(name, _)| *name != "process_free");
+        enforcing.map(|(name, program)| counted(name, program)).collect()
     }
+
+    /// How often the kernel left an enforcing program out.
+    pub(super) fn missed_runs(&self) -> Result<u64, EnforcerError> {
+        let programs = self.programs()?;
+        Ok(programs.iter().fold(0, |missed, program| missed.saturating_add(program.missed)))
+    }
+}
+
+fn counted(name: &str, program: &ProgramFd) -> Result<examination::Program, EnforcerError> {
+    let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
+    let mut text = String::new();
+    let read = File::open(&path).and_then(|mut file| file.read_to_string(&mut text));
+    read.map_err(|cause| unavailable("read", path.as_ref(), cause))?;
+    let count = |key: &str| {
+        let count = text.lines().find_map(|line| line.strip_prefix(key));
+        count
+            .and_then(|count| count.trim().parse::<u64>().ok())
+            .ok_or_else(|| unavailable("read", path.as_ref(), format!("it doesn't say `{key}` of `{name}`")))
+    };
+    Ok(examination::Program {
+        name: name.to_owned(),
+        missed: count("recursion_misses:")?,
+        runs: count("run_cnt:")?,
+        nanoseconds: count("run_time_ns:")?,
+    })
 }
 
 fn attach(

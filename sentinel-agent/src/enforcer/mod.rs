@@ -29,6 +29,7 @@ mod suggestion;
 #[cfg(test)]
 mod testing;
 mod tracefs;
+mod uncovered;
 mod walk;
 
 pub(crate) use places::cgroup2;
@@ -41,6 +42,7 @@ pub use walk::Writer;
 
 use sentinel_engine::{GrantSet, Policy, ScopeId};
 use sentinel_proto::SessionId;
+use sentinel_proto::examination::Examination;
 
 /// What this host really enforces, as proven by live denials at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,6 +253,12 @@ pub trait Enforcer {
     /// # Errors
     /// The heartbeat is as before.
     fn beat(&mut self, now: Duration) -> Result<(), EnforcerError>;
+
+    /// Tries out what this host enforces: by denials that really happen, in scratch sessions.
+    ///
+    /// # Errors
+    /// It could not be tried: as bad as a failure.
+    fn examine(&mut self) -> Result<Examination, EnforcerError>;
 
     /// Moves what the hooks have reported since the last call into `records`, up to `limit` records.
     fn drain_records(&mut self, records: &mut Vec<KernelRecord>, limit: usize);

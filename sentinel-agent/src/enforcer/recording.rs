@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sentinel_engine::{GrantSet, Policy, ScopeId};
 use sentinel_proto::SessionId;
+use sentinel_proto::examination::{Examination, Hold, Proof, Row};
 
 use super::{Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Tier};
 
@@ -40,6 +41,7 @@ struct Recorded {
     baseline: BTreeMap<SessionId, bool>,
     records: VecDeque<KernelRecord>,
     dropped: u64,
+    failure: Option<String>,
 }
 
 /// Clones share what was recorded: keep one, hand the other to the driver.
@@ -112,6 +114,11 @@ impl RecordingEnforcer {
     /// Counts records as lost.
     pub(crate) fn drop_records(&self, count: u64) {
         self.recorded.borrow_mut().dropped += count;
+    }
+
+    /// From now on an examination finds this wrong.
+    pub(crate) fn fail_examinations(&self, failure: Option<&str>) {
+        self.recorded.borrow_mut().failure = failure.map(str::to_owned);
     }
 
     fn call(&self, call: Call) -> Result<std::cell::RefMut<'_, Recorded>, EnforcerError> {
@@ -237,6 +244,13 @@ impl Enforcer for RecordingEnforcer {
     fn beat(&mut self, now: Duration) -> Result<(), EnforcerError> {
         self.call(Call::Beat { now })?;
         Ok(())
+    }
+
+    fn examine(&mut self) -> Result<Examination, EnforcerError> {
+        let failure = self.recorded.borrow().failure.clone();
+        let proof = failure.map_or(Proof::Tried, Proof::Failed);
+        let row = Row { what: "a connect".to_owned(), hold: Hold::DeniedBeforeExecution, proof };
+        Ok(Examination { tier: "kill".to_owned(), rows: vec![row], ..Examination::default() })
     }
 
     fn drain_records(&mut self, records: &mut Vec<KernelRecord>, limit: usize) {

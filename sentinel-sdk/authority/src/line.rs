@@ -229,6 +229,7 @@ pub(crate) fn body(
     match fact {
         Fact::AgentStarted { .. } => line.action = "agent.started",
         Fact::AgentStopped => line.action = "agent.stopped",
+        Fact::Examined { .. } => line.action = "enforcement.examined",
         Fact::RecordsDropped { count } => {
             line.action = "records.dropped";
             line.count = Some(*count);
@@ -428,6 +429,7 @@ fn id(fact: &Fact) -> Uuid {
         | Fact::PolicyChanged { .. }
         | Fact::Gap { .. }
         | Fact::KernelDenied { .. }
+        | Fact::Examined { .. }
         | Fact::RecordsDropped { .. } => Uuid::new_v4(),
     }
 }
@@ -458,6 +460,7 @@ pub(crate) fn session_of(fact: &Fact) -> Option<u32> {
         | Fact::AgentStopped
         | Fact::PoliciesReloaded { .. }
         | Fact::Gap { .. }
+        | Fact::Examined { .. }
         | Fact::RecordsDropped { .. } => None,
     }
 }
@@ -486,6 +489,7 @@ fn outputs(fact: &Fact) -> Result<Payload, serde_json::Error> {
             Payload::of(&Given { note: note.as_deref(), uses: *uses, seconds: *seconds, up_to_usd: *up_to })
         }
         Fact::ApprovalClosed { closing, .. } => Payload::of(closing),
+        Fact::Examined { failure } => Payload::of(failure),
         Fact::PoliciesReloaded { changed, .. } => Payload::of(&Reloaded { changed }),
         Fact::PolicyChanged { policy, policy_sha256, generation, .. } => {
             Payload::of(&PolicyChanged { policy, policy_sha256, generation: *generation })

@@ -160,6 +160,7 @@ pub(crate) fn fact(line: &[u8]) -> Result<(Fact, u64), LineError> {
             Fact::AgentStarted { version, tier }
         }
         ("agent", "agent.stopped") => Fact::AgentStopped,
+        ("agent", "enforcement.examined") => Fact::Examined { failure: details(&line)? },
         ("agent", "records.dropped") => Fact::RecordsDropped { count: needed(line.count, "count")? },
         ("agent", "ledger.gap") => Fact::Gap { after: needed(line.count, "count")? },
         ("session", "session.paused") => {

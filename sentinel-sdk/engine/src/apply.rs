@@ -41,6 +41,7 @@ impl State {
         match fact {
             Fact::AgentStarted { .. } => self.interrupted.retain(|_, action| at.elapsed < action.deadline),
             Fact::AgentStopped
+            | Fact::Examined { .. }
             | Fact::RecordsDropped { .. }
             | Fact::KillOrdered { .. }
             | Fact::PoliciesReloaded { .. }

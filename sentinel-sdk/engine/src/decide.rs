@@ -42,6 +42,7 @@ impl Event {
             | Self::PoliciesReloaded { .. }
             | Self::Abandon { .. }
             | Self::Tick
+            | Self::Examined { .. }
             | Self::RecordsDropped { .. } => None,
         }
     }
@@ -211,6 +212,7 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
         Event::KernelDenied { session, attempt, count } => {
             vec![Fact::KernelDenied { session: *session, attempt: attempt.clone(), count: *count }]
         }
+        Event::Examined { failure } => vec![Fact::Examined { failure: failure.clone() }],
         Event::RecordsDropped { count } => vec![Fact::RecordsDropped { count: *count }],
     }
 }

@@ -70,6 +70,7 @@ pub fn effects(
             | Fact::PoliciesReloaded { .. }
             | Fact::Gap { .. }
             | Fact::KernelDenied { .. }
+            | Fact::Examined { .. }
             | Fact::RecordsDropped { .. } => {}
         }
     }

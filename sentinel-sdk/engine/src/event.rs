@@ -173,6 +173,11 @@ pub enum Event {
         /// How often.
         count: u64,
     },
+    /// Whether this host enforces was tried anew, with another outcome than before.
+    Examined {
+        /// What it didn't do that it has to; none: it does everything again.
+        failure: Option<String>,
+    },
     /// Kernel records were lost.
     RecordsDropped {
         /// How many since the last such event.

@@ -293,6 +293,11 @@ pub enum Fact {
         /// How often since the last such fact for the same thing.
         count: u64,
     },
+    /// Whether this host enforces was tried anew, with another outcome than before.
+    Examined {
+        /// What it didn't do that it has to; none: it does everything again.
+        failure: Option<String>,
+    },
     /// Kernel records were lost.
     RecordsDropped {
         /// How many.

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::app::{KernelDenial, Refused, RequestId};
+use crate::examination::Examination;
 use crate::{ActionName, ApprovalId, Money, Payload, RiskLevel, RulePlace, SessionId, SessionName, Tag};
 
 /// From the operator to the agent. The first is `hello`.
@@ -18,6 +19,8 @@ pub enum Request {
     StartSession(Box<StartSession>),
     /// What the agent does and holds; answered by [`Reply::Status`].
     Status(crate::app::Ask),
+    /// Tries anew what this host enforces; answered by [`Reply::Examination`].
+    Examine(crate::app::Ask),
     /// What waits for a human's word, and what was approved and not used yet; answered by [`Reply::Approvals`].
     Approvals(crate::app::Ask),
     /// Lets an action start; answered by [`Reply::Done`].
@@ -129,6 +132,8 @@ pub enum Reply {
     Waits(Box<ApprovalStatus>),
     /// The answer to [`Request::Status`].
     Status(Box<Status>),
+    /// The answer to [`Request::Examine`].
+    Examination(Box<Examined>),
     /// The answer to [`Request::Approvals`], oldest first.
     Approvals(ApprovalList),
     /// It is done, and in the ledger.
@@ -234,6 +239,15 @@ pub struct Notice {
     pub pid: u32,
     /// What was refused, and what would allow it.
     pub denial: KernelDenial,
+}
+
+/// What a host was found to enforce.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examined {
+    /// The request's number.
+    pub request: RequestId,
+    /// What was found.
+    pub examination: Examination,
 }
 
 /// What the agent does and holds.

@@ -20,6 +20,7 @@ pub mod admin;
 mod annotations;
 pub mod app;
 mod decision;
+pub mod examination;
 mod frame;
 mod money;
 mod name;

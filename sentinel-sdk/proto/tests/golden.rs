@@ -12,6 +12,7 @@ use sentinel_proto::app::{
     Answer, ApprovalAnswer, Ask, Begin, DenialList, Denials, End, Ended, Hello, KernelDenial, OfApproval,
     PendingApproval, RefusalCode, Refused, Reply, Request, Totals, Welcome,
 };
+use sentinel_proto::examination::{Examination, Hold, Program, Proof, Row};
 use sentinel_proto::{
     ActionId, ActionName, Annotations, ApprovalId, BudgetScope, Decision, Denial, FrameReader, Label, Money,
     Outcome, Payload, Reason, RiskLevel, RulePlace, SessionId, SessionName, Tag, VERSION, encode_frame,
@@ -312,6 +313,7 @@ fn an_operators_requests() {
             uid: Some(1000),
         })),
     );
+    check("admin-request-examine", &admin::Request::Examine(Ask { request: 11 }));
     check("admin-request-status", &admin::Request::Status(Ask { request: 2 }));
     check("admin-request-approvals", &admin::Request::Approvals(Ask { request: 3 }));
     check(
@@ -391,6 +393,26 @@ fn the_agents_replies_to_an_operator() {
             policies: vec!["web".to_owned()],
             sessions: vec![session],
         })),
+    );
+    let row = |what: &str, hold, proof| Row { what: what.to_owned(), hold, proof };
+    let examination = Examination {
+        tier: "kill".to_owned(),
+        kernel: "6.12.43+deb13-cloud-amd64".to_owned(),
+        rows: vec![
+            row("a TCP connect over IPv4", Hold::DeniedBeforeExecution, Proof::Tried),
+            row(
+                "an exec of a file",
+                Hold::KilledBeforeFirstInstruction,
+                Proof::Failed("Exited(0)".to_owned()),
+            ),
+            row("a script", Hold::NotCovered, Proof::Stated("it is judged by its interpreter".to_owned())),
+        ],
+        programs: vec![Program { name: "connect4".to_owned(), missed: 0, runs: 12, nanoseconds: 3600 }],
+        lost_reports: 0,
+    };
+    check(
+        "admin-reply-examination",
+        &admin::Reply::Examination(Box::new(admin::Examined { request: 11, examination })),
     );
     let approvals = ApprovalList { request: 3, approvals: vec![approval()] };
     check("admin-reply-approvals", &admin::Reply::Approvals(approvals));

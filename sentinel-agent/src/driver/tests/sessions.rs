@@ -1,5 +1,7 @@
 //! How sessions begin and end.
 
+use std::time::Duration;
+
 use sentinel_engine::{Fact, SessionEnding};
 use sentinel_proto::admin::{self, StartSession};
 use sentinel_proto::app::RefusalCode;
@@ -160,5 +162,32 @@ fn a_process_that_the_sender_may_not_speak_for_gets_no_session() {
         let Some(admin::Reply::Refused(refused)) = launcher.receive() else { panic!("not refused") };
         assert!(refused.message.contains("neither a child"), "{}", refused.message);
         assert!(world.facts().is_empty());
+    });
+}
+
+#[test]
+fn while_the_host_is_found_not_to_enforce_no_session_starts_and_the_ledger_says_so() {
+    run(async |mut world| {
+        world.enforcer.fail_examinations(Some("error 0 instead of 1"));
+        world.driver.tick();
+        world.clock.advance(Duration::from_secs(601));
+        world.driver.tick();
+        let refused = world.start(None).1.unwrap_err();
+        assert!(
+            refused.message.contains("does not enforce what it is told (a connect: error 0"),
+            "{}",
+            refused.message
+        );
+
+        world.enforcer.fail_examinations(None);
+        world.clock.advance(Duration::from_secs(601));
+        world.driver.tick();
+        assert!(world.start(None).1.is_ok(), "it enforces again");
+        let facts = world.facts();
+        let found = facts.iter().filter_map(|fact| match fact {
+            Fact::Examined { failure } => Some(failure.is_some()),
+            _ => None,
+        });
+        assert_eq!(found.collect::<Vec<_>>(), [true, false], "only changes are told");
     });
 }

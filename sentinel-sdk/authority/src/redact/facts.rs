@@ -45,6 +45,7 @@ pub(crate) fn fact(fact: &mut Fact) {
         | Fact::PoliciesReloaded { .. }
         | Fact::PolicyChanged { .. }
         | Fact::Gap { .. }
+        | Fact::Examined { .. }
         | Fact::RecordsDropped { .. } => {}
     }
 }

@@ -16,6 +16,7 @@ pub(super) fn fact() -> impl Strategy<Value = Fact> {
         1 => (text(), text()).prop_map(|(version, tier)| Fact::AgentStarted { version, tier }),
         1 => Just(Fact::AgentStopped),
         1 => any::<u64>().prop_map(|count| Fact::RecordsDropped { count }),
+        1 => proptest::option::of(text()).prop_map(|failure| Fact::Examined { failure }),
         2 => session_started(),
         2 => (session(), ending()).prop_map(|(session, ending)| Fact::SessionEnded { session, ending }),
         1 => (session(), any::<u64>()).prop_map(|(session, run)| Fact::RunReset { session, run }),

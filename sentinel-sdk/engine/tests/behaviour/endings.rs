@@ -33,6 +33,7 @@ fn outcomes(facts: &[Fact]) -> Vec<Outcome> {
         | Fact::ActionStarted { .. }
         | Fact::ActionDenied { .. }
         | Fact::KernelDenied { .. }
+        | Fact::Examined { .. }
         | Fact::RecordsDropped { .. } => None,
     });
     ended.collect()

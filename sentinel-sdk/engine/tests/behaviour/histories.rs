@@ -101,6 +101,7 @@ impl Books {
             | Fact::PolicyChanged { .. }
             | Fact::Gap { .. }
             | Fact::KernelDenied { .. }
+            | Fact::Examined { .. }
             | Fact::RecordsDropped { .. } => {}
         }
     }
