@@ -15,6 +15,8 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("curl", "curl", "the demo's unmodified program"),
     ("bpftool", "bpftool", "tells what a test run leaves in the kernel"),
     ("setsid", "util-linux", "keeps the clean-up after a killed test run alive"),
+    ("depmod", "kmod", "tells which kernel module needs which others"),
+    ("xz", "xz-utils", "unpacks kernel modules"),
 ];
 
 /// What cargo is asked to install; behind it goes the folder.

@@ -278,7 +278,11 @@ fn run_counted(mut command: Command, name: &str, count: &mut Count) -> anyhow::R
     Ok(output.status.success())
 }
 
-fn number_before(line: &str, word: &str) -> anyhow::Result<usize> {
+/// The number before a word in a test runner's line.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn number_before(line: &str, word: &str) -> anyhow::Result<usize> {
     let (before, _) =
         line.split_once(word).with_context(|| format!("a test runner's line without `{word}`: {line}"))?;
     let number = before.rsplit(' ').next().unwrap_or_default();

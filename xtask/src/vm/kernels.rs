@@ -1,0 +1,124 @@
+//! `tests/kernels.toml`: which kernels are booted, and what runs on them.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use serde::Deserialize;
+
+/// The file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kernels {
+    pub(crate) kernel: Vec<Kernel>,
+    pub(crate) program: Vec<Listed>,
+}
+
+/// A kernel, and how it is started.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kernel {
+    pub(crate) name: String,
+    /// Debian's suites; the newest version in them is taken.
+    pub(crate) suites: Vec<String>,
+    pub(crate) package: String,
+    pub(crate) tier: Tier,
+    /// More of its command line.
+    #[serde(default)]
+    pub(crate) arguments: String,
+    /// What is loaded before the tests run.
+    #[serde(default)]
+    pub(crate) modules: Vec<String>,
+}
+
+/// What Sentinel must enforce on a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tier {
+    /// BPF is among the kernel's security modules.
+    Lsm,
+    /// It isn't.
+    Kill,
+}
+
+/// A test program.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listed {
+    pub(crate) package: String,
+    /// `lib`, or the name of an integration test.
+    pub(crate) target: String,
+    /// What runs on every kernel: tests with one of these in their name.
+    pub(crate) tests: Vec<String>,
+}
+
+impl Kernels {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It can't be read or parsed, or says something twice or nothing.
+    pub(crate) fn read(root: &Path) -> anyhow::Result<Self> {
+        let path = root.join("tests/kernels.toml");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("`{}`", path.display()))?;
+        Self::parse(&text).with_context(|| format!("`{}`", path.display()))
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let file: Self = toml::from_str(text)?;
+        ensure!(!file.kernel.is_empty(), "it names no kernel");
+        for (index, kernel) in file.kernel.iter().enumerate() {
+            let name = &kernel.name;
+            ensure!(!kernel.suites.is_empty(), "the kernel `{name}` comes from no suite");
+            ensure!(
+                name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-'),
+                "the kernel `{name}`: a name is letters, digits, `.` and `-`"
+            );
+            ensure!(
+                !file.kernel[..index].iter().any(|other| other.name == *name),
+                "two kernels are named `{name}`"
+            );
+        }
+        ensure!(
+            file.program.iter().any(|program| !program.tests.is_empty()),
+            "it names no test that runs on every kernel"
+        );
+        Ok(file)
+    }
+
+    /// The kernel of this name.
+    ///
+    /// # Errors
+    /// There is none; names those that there are.
+    pub(crate) fn find(&self, name: &str) -> anyhow::Result<&Kernel> {
+        let Some(kernel) = self.kernel.iter().find(|kernel| kernel.name == name) else {
+            let names: Vec<&str> = self.kernel.iter().map(|kernel| kernel.name.as_str()).collect();
+            bail!("`tests/kernels.toml` has no kernel `{name}`, but: {}", names.join(", "));
+        };
+        Ok(kernel)
+    }
+}
+
+impl Kernel {
+    /// Its command line.
+    pub(crate) fn command_line(&self) -> String {
+        let bpf = match self.tier {
+            Tier::Lsm => ",bpf",
+            Tier::Kill => "",
+        };
+        // An oops must not go on unseen; whether it hangs is told from outside, by what it prints.
+        format!(
+            "console=ttyS0 loglevel=5 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1 \
+             lsm=landlock,lockdown,yama,integrity,apparmor{bpf} {}",
+            self.arguments
+        )
+    }
+}
+
+impl Tier {
+    /// As `sentinel doctor` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lsm => "lsm",
+            Self::Kill => "kill",
+        }
+    }
+}
