@@ -22,6 +22,8 @@ pub(crate) struct Kernel {
     pub(crate) suites: Vec<String>,
     pub(crate) package: String,
     pub(crate) tier: Tier,
+    /// The machine's processor, as QEMU calls it.
+    pub(crate) processor: String,
     /// More of its command line.
     #[serde(default)]
     pub(crate) arguments: String,
