@@ -30,6 +30,9 @@ pub(crate) struct Kernel {
     /// What is loaded before the tests run.
     #[serde(default)]
     pub(crate) modules: Vec<String>,
+    /// What runs here instead of the programs' own lists.
+    #[serde(default)]
+    pub(crate) tests: Vec<String>,
 }
 
 /// What Sentinel must enforce on a kernel.
@@ -51,6 +54,9 @@ pub(crate) struct Listed {
     pub(crate) target: String,
     /// What runs on every kernel: tests with one of these in their name.
     pub(crate) tests: Vec<String>,
+    /// Of those, not tests with one of these in their name.
+    #[serde(default)]
+    pub(crate) skip: Vec<String>,
 }
 
 impl Kernels {
@@ -122,5 +128,50 @@ impl Tier {
             Self::Lsm => "lsm",
             Self::Kill => "kill",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KERNEL: &str = "[[kernel]]\nname = \"a\"\nsuites = [\"s\"]\npackage = \"p\"\nprocessor = \"c\"\n";
+    const PROGRAM: &str = "[[program]]\npackage = \"p\"\ntarget = \"lib\"\ntests = [\"t\"]\n";
+
+    #[test]
+    fn the_projects_own_file_is_valid() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let kernels = Kernels::read(root).unwrap();
+        assert!(kernels.kernel.iter().any(|kernel| kernel.tier == Tier::Lsm));
+        assert!(kernels.kernel.iter().any(|kernel| kernel.tier == Tier::Kill));
+    }
+
+    #[test]
+    fn bpf_is_among_the_security_modules_of_tier_lsm_alone() {
+        for (tier, has_bpf) in [("lsm", true), ("kill", false)] {
+            let text = format!("{KERNEL}tier = \"{tier}\"\narguments = \"preempt=full\"\n{PROGRAM}");
+            let line = Kernels::parse(&text).unwrap().find("a").unwrap().command_line();
+            assert_eq!(line.contains(",bpf"), has_bpf, "{line}");
+            assert!(line.ends_with("preempt=full"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_twice_or_not_at_all_is_refused() {
+        let kernel = format!("{KERNEL}tier = \"lsm\"\n");
+        let refused = |text: &str| format!("{:#}", Kernels::parse(text).unwrap_err());
+        assert!(refused(&format!("{kernel}{kernel}{PROGRAM}")).contains("two kernels are named `a`"));
+        assert!(
+            refused(&format!("{}{PROGRAM}", kernel.replace("[\"s\"]", "[]"))).contains("comes from no suite")
+        );
+        assert!(
+            refused(&format!("{}{PROGRAM}", kernel.replace("\"a\"", "\"a/b\"")))
+                .contains("a name is letters")
+        );
+        assert!(refused(&format!("kernel = []\n{PROGRAM}")).contains("names no kernel"));
+        assert!(refused(&format!("{kernel}{}", PROGRAM.replace("[\"t\"]", "[]"))).contains("names no test"));
+        let unknown =
+            Kernels::parse(&format!("{kernel}{PROGRAM}")).unwrap().find("b").unwrap_err().to_string();
+        assert!(unknown.ends_with("no kernel `b`, but: a"), "{unknown}");
     }
 }

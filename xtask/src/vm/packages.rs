@@ -169,7 +169,7 @@ impl Apt {
     /// # Errors
     /// This is no Debian, or apt fails.
     pub(crate) fn new(folder: &Path, suites: &[String]) -> anyhow::Result<Self> {
-        let release = release(Path::new("/etc/os-release"))?;
+        let release = release()?;
         let sources = sources(Path::new("/etc/apt"), &release, suites)?;
         for place in ["lists/partial", "cache/archives/partial"] {
             std::fs::create_dir_all(folder.join(place)).with_context(|| format!("`{}`", folder.display()))?;
@@ -240,7 +240,11 @@ impl Apt {
 
 /// The versions in what `apt-cache madison` prints: `package | version | source`.
 fn versions(madison: &str) -> impl Iterator<Item = &str> {
-    madison.lines().filter(|line| line.ends_with(" Packages")).filter_map(|line| line.split('|').nth(1)).map(str::trim)
+    madison
+        .lines()
+        .filter(|line| line.ends_with(" Packages"))
+        .filter_map(|line| line.split('|').nth(1))
+        .map(str::trim)
 }
 
 /// The parts of a kernel in the field `Depends` of what `apt-cache show` prints.
@@ -255,8 +259,16 @@ fn parts(record: &str) -> Vec<String> {
 }
 
 /// This machine's release, by its name.
-fn release(file: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("`{}`", file.display()))?;
+///
+/// # Errors
+/// This is no Debian.
+pub(crate) fn release() -> anyhow::Result<String> {
+    let file = "/etc/os-release";
+    let text = std::fs::read_to_string(file).with_context(|| format!("`{file}`"))?;
+    release_in(&text)
+}
+
+fn release_in(text: &str) -> anyhow::Result<String> {
     let field = |name: &str| {
         let value = text.lines().find_map(|line| line.strip_prefix(name))?;
         Some(value.trim_matches('"').to_owned())
@@ -303,7 +315,8 @@ fn paragraphs(text: &str, release: &str, suites: &[String]) -> String {
             Some(line.split_once(':')?.1.trim())
         };
         let is_off = value("enabled:").is_some_and(|value| value.eq_ignore_ascii_case("no"));
-        let is_ours = value("suites:").is_some_and(|value| value.split_whitespace().any(|suite| suite == release));
+        let is_ours =
+            value("suites:").is_some_and(|value| value.split_whitespace().any(|suite| suite == release));
         if is_off || !is_ours {
             continue;
         }
@@ -343,4 +356,66 @@ fn one_liners(text: &str, release: &str, suites: &[String]) -> String {
         kept.push('\n');
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suites() -> Vec<String> {
+        ["one-backports", "two"].map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn a_release_is_told_by_its_name_and_another_distribution_is_refused() {
+        assert_eq!(release_in("ID=debian\nVERSION_CODENAME=one\n").unwrap(), "one");
+        assert!(
+            release_in("ID=other\nVERSION_CODENAME=one\n").unwrap_err().to_string().contains("isn't Debian")
+        );
+        assert!(release_in("ID=debian\n").is_err());
+    }
+
+    #[test]
+    fn sources_keep_their_place_and_key_and_take_other_suites() {
+        let text = "# said\nTypes: deb deb-src\nURIs: http://mirror.test/debian\nSuites: one one-updates\nComponents: main contrib\n\
+                    Signed-By: /keys/a\n\nTypes: deb\nURIs: http://mirror.test/security\nSuites: one-security\nComponents: main\n\n\
+                    Enabled: no\nTypes: deb\nURIs: http://off.test\nSuites: one\nComponents: main\n";
+        assert_eq!(
+            paragraphs(text, "one", &suites()),
+            "Types: deb\nURIs: http://mirror.test/debian\nSuites: one-backports two\nComponents: main\nSigned-By: /keys/a\n\n"
+        );
+        let text = "# deb http://off.test one main\ndeb [arch=amd64 signed-by=/keys/a] http://mirror.test/debian one main\n\
+                    deb http://mirror.test/security one-security main\ndeb http://plain.test one main\n";
+        assert_eq!(
+            one_liners(text, "one", &suites()),
+            "Types: deb\nURIs: http://mirror.test/debian\nSuites: one-backports two\nComponents: main\nSigned-By: /keys/a\n\n\
+             Types: deb\nURIs: http://plain.test\nSuites: one-backports two\nComponents: main\n\n"
+        );
+    }
+
+    #[test]
+    fn a_kernels_parts_are_what_its_package_needs_and_no_tools() {
+        let record = "Package: linux-image-9\nDepends: dracut | initramfs-tools (>= 0.1), linux-base-9 (= 1), \
+                      linux-binary-9 (= 1), linux-modules-9 (= 1)\nRecommends: linux-image-other\n";
+        assert_eq!(parts(record), ["linux-binary-9", "linux-modules-9"]);
+    }
+
+    #[test]
+    fn versions_are_those_of_programs_not_of_sources() {
+        let told = " linux | 9.1-1 | http://mirror.test two/main amd64 Packages\n linux | 9.2-1 | http://mirror.test two/main Sources\n";
+        assert_eq!(versions(told).collect::<Vec<_>>(), ["9.1-1"]);
+    }
+
+    #[test]
+    fn modules_come_after_what_they_need_and_built_in_ones_not_at_all() {
+        let dependencies = "kernel/net/a-b.ko.xz: kernel/lib/c.ko.xz kernel/lib/d.ko.xz\nkernel/lib/c.ko.xz: kernel/lib/d.ko.xz\n\
+                            kernel/lib/d.ko.xz:\n";
+        let order = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            loading_order(dependencies, &["in_it"], &names)
+        };
+        let all = ["kernel/lib/d.ko.xz", "kernel/lib/c.ko.xz", "kernel/net/a-b.ko.xz"];
+        assert_eq!(order(&["c", "in-it", "a_b"]).unwrap(), all);
+        assert!(order(&["none"]).unwrap_err().to_string().contains("`none`"));
+    }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 
 use super::Selection;
-use super::kernels::Listed;
+use super::kernels::{Kernel, Listed};
 use crate::command::output_of;
 
 /// The target's name has to be given, or the flags for a static program would hold for build scripts and macros as well.
@@ -41,7 +41,8 @@ pub(crate) fn build(root: &Path, listed: &[Listed]) -> anyhow::Result<Vec<Progra
             listed.target,
             executables.len()
         );
-        programs.extend(executables.into_iter().map(|executable| Program { listed: listed.clone(), executable }));
+        programs
+            .extend(executables.into_iter().map(|executable| Program { listed: listed.clone(), executable }));
     }
     Ok(programs)
 }
@@ -86,14 +87,20 @@ impl Program {
     }
 
     /// What the guest's init calls to run it; none where it has no test that is selected.
-    pub(crate) fn run(&self, selection: Selection<'_>) -> Option<String> {
-        let tests = match selection {
-            Selection::Listed if self.listed.tests.is_empty() => return None,
-            Selection::Listed => self.listed.tests.clone(),
-            Selection::Having(part) => vec![part.to_owned()],
-        };
-        let tests: Vec<String> = tests.iter().map(|test| quoted(test)).collect();
-        Some(format!("run {} /{} {}\n", quoted(&self.name()), self.place(), tests.join(" ")))
+    pub(crate) fn run(&self, kernel: &Kernel, selection: Selection<'_>) -> Option<String> {
+        let mut arguments = Vec::new();
+        match selection {
+            Selection::Listed => {
+                let tests = if kernel.tests.is_empty() { &self.listed.tests } else { &kernel.tests };
+                if self.listed.tests.is_empty() {
+                    return None;
+                }
+                arguments.extend(tests.iter().map(|test| quoted(test)));
+                arguments.extend(self.listed.skip.iter().map(|test| format!("--skip {}", quoted(test))));
+            }
+            Selection::Having(part) => arguments.push(quoted(part)),
+        }
+        Some(format!("run {} /{} {}\n", quoted(&self.name()), self.place(), arguments.join(" ")))
     }
 }
 
