@@ -20,14 +20,16 @@ use crate::{build_ebpf, fuzz, python, setup, soak};
 /// How long each fuzz target runs: long enough to reach what it reached before, and a little more.
 const FUZZ_SECONDS: u32 = 20;
 
-/// One test program.
+/// One program, mostly a test.
 #[derive(Debug)]
 pub(crate) struct Target {
-    package: String,
-    name: String,
-    executable: String,
+    pub(crate) package: String,
+    /// `lib` for a library's tests.
+    pub(crate) name: String,
+    pub(crate) executable: String,
     /// The package's folder, in which cargo runs its tests.
     folder: PathBuf,
+    pub(crate) is_test: bool,
 }
 
 #[derive(Debug, Default)]
@@ -154,11 +156,19 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Vec<Target>> {
         "cargo",
         &["test", "--workspace", "--no-run", "--locked", "--message-format=json-render-diagnostics"],
     )?;
+    Ok(executables(&messages)?.into_iter().filter(|target| target.is_test).collect())
+}
+
+/// The programs that cargo tells of in its messages.
+///
+/// # Errors
+/// They aren't as cargo writes them.
+pub(crate) fn executables(messages: &str) -> anyhow::Result<Vec<Target>> {
     let mut targets = BTreeMap::new();
     for message in messages.lines() {
         let message: serde_json::Value =
             serde_json::from_str(message).context("cargo printed what is no JSON")?;
-        let (Some(executable), Some(true)) =
+        let (Some(executable), Some(is_test)) =
             (message["executable"].as_str(), message["profile"]["test"].as_bool())
         else {
             continue;
@@ -170,8 +180,8 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Vec<Target>> {
         let name = if is_library { "lib".to_owned() } else { name };
         let manifest = Path::new(message["manifest_path"].as_str().context("a target without a manifest")?);
         let folder = manifest.parent().context("a manifest without a folder")?.to_owned();
-        let target = Target { package, name, executable: executable.to_owned(), folder };
-        targets.insert((target.package.clone(), target.name.clone()), target);
+        let target = Target { package, name, executable: executable.to_owned(), folder, is_test };
+        targets.insert((target.package.clone(), target.name.clone(), is_test), target);
     }
     Ok(targets.into_values().collect())
 }

@@ -9,6 +9,9 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernels {
+    /// What the tests start themselves: `package/program`.
+    #[serde(default)]
+    pub(crate) started: Vec<String>,
     pub(crate) kernel: Vec<Kernel>,
     pub(crate) program: Vec<Listed>,
 }
@@ -84,6 +87,9 @@ impl Kernels {
                 !file.kernel[..index].iter().any(|other| other.name == *name),
                 "two kernels are named `{name}`"
             );
+        }
+        for started in &file.started {
+            ensure!(started.split('/').count() == 2, "`{started}` is no `package/program`");
         }
         ensure!(
             file.program.iter().any(|program| !program.tests.is_empty()),

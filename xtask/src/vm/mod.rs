@@ -17,7 +17,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use self::kernels::{Kernel, Kernels};
 use self::packages::{Apt, Unpacked};
-use self::programs::Program;
+use self::programs::{Program, Started};
 pub(crate) use self::verdict::Passed;
 use crate::{build_ebpf, setup, toolchain};
 
@@ -36,6 +36,7 @@ pub(crate) struct Vm {
     root: PathBuf,
     kernels: Kernels,
     programs: Vec<Program>,
+    started: Vec<Started>,
 }
 
 /// Runs the tests on one kernel or on all.
@@ -78,7 +79,8 @@ impl Vm {
         machine::check()?;
         let kernels = Kernels::read(root)?;
         let programs = programs::build(root, &kernels.program)?;
-        Ok(Self { root: root.to_owned(), kernels, programs })
+        let started = programs::build_started(root, &kernels.started)?;
+        Ok(Self { root: root.to_owned(), kernels, programs, started })
     }
 
     /// Boots a kernel and runs the tests.
@@ -115,6 +117,9 @@ impl Vm {
         let modules = unpacked.modules(&kernel.modules)?;
         initramfs::add_modules(&mut archive, &modules)?;
         let mut script = initramfs::init(kernel, modules.len());
+        for program in &self.started {
+            archive.file(&program.place, 0o755, &std::fs::read(&program.executable)?)?;
+        }
         let mut runs = 0;
         for program in &self.programs {
             if let Some(run) = program.run(kernel, selection) {
