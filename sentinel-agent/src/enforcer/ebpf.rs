@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use aya::maps::MapError;
 use aya::{Ebpf, EbpfLoader};
-use sentinel_ebpf_common::{Scope, TaskMark};
-use sentinel_engine::{GrantSet, Policy, ScopeId};
+use sentinel_ebpf_common::{GRANTS, Scope, TaskMark};
+use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::SessionId;
 
+use super::connections::Connections;
 use super::hooks::Hooks;
 use super::layout::Layout;
 use super::loaded::{Loaded, forget};
@@ -34,6 +35,7 @@ pub struct EbpfEnforcer {
     maps: Maps,
     records: Records,
     sessions: BTreeMap<SessionId, Loaded>,
+    connections: Connections,
 }
 
 impl EbpfEnforcer {
@@ -72,12 +74,12 @@ impl EbpfEnforcer {
         let hooks = Hooks::adopt(places)?;
         let (maps, records) = Maps::adopt(&places.pins)?;
         let enforcement = Enforcement { tier: Tier::Kill, proven: false };
-        let mut enforcer =
-            Self { enforcement, places: places.clone(), hooks, maps, records, sessions: BTreeMap::new() };
+        let mut enforcer = Self::of(enforcement, places, hooks, maps, records);
         // Before any heartbeat: what the dead agent had opened must not live on.
         for scope in enforcer.maps.scopes.keys(|_| true)? {
             enforcer.maps.scopes.remove(&scope)?;
         }
+        enforcer.connections.sweep(&mut enforcer.maps)?;
         // Reports of the meantime would hide the proof's own.
         enforcer.drain_records(&mut Vec::new(), usize::MAX);
         probe::prove(&mut enforcer)?;
@@ -108,8 +110,12 @@ impl EbpfEnforcer {
         let hooks = with_tracefs(|| Hooks::attach(&mut ebpf, places))?;
         let (maps, records) = Maps::take(&mut ebpf, &places.pins)?;
         let enforcement = Enforcement { tier: Tier::Kill, proven: false };
-        let places = places.clone();
-        Ok(Self { enforcement, places, hooks, maps, records, sessions: BTreeMap::new() })
+        Ok(Self::of(enforcement, places, hooks, maps, records))
+    }
+
+    fn of(enforcement: Enforcement, places: &Places, hooks: Hooks, maps: Maps, records: Records) -> Self {
+        let (places, sessions, connections) = (places.clone(), BTreeMap::new(), Connections::new());
+        Self { enforcement, places, hooks, maps, records, sessions, connections }
     }
 
     /// Where its cgroups and pins are.
@@ -251,14 +257,26 @@ impl Enforcer for EbpfEnforcer {
         scope: ScopeId,
         open: GrantSet,
         until: Duration,
+        openings: &[Opening],
     ) -> Result<(), EnforcerError> {
+        let loaded = self.sessions.get(&session);
+        let (generation, keep_alive) =
+            loaded.map_or((0, 0), |loaded| (loaded.generation(), loaded.keep_alive()));
+        let mut value = Scope { session: session.0, generation, ..Scope::default() };
         if open.is_empty() {
-            return self.maps.scopes.remove(&scope.0);
+            self.maps.scopes.remove(&scope.0)?;
+        } else {
+            self.loaded(session)?;
+            value.open = open.0;
+            value.expires_at = nanoseconds(until);
+            value.since = since(openings, keep_alive);
+            self.maps.scopes.put(&scope.0, &value, 0)?;
         }
-        let expires_at = nanoseconds(until);
-        let generation = self.loaded(session)?.generation();
-        let value = Scope { session: session.0, generation, open: open.0, expires_at };
-        self.maps.scopes.put(&scope.0, &value, 0)
+        // Only now: until then a connection could be made anew.
+        if let Err(error) = self.connections.doors_changed(&mut self.maps, scope.0, value, keep_alive) {
+            tracing::warn!(%session, %error, "connections behind doors that are shut are left, and send nothing");
+        }
+        Ok(())
     }
 
     fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError> {
@@ -282,6 +300,7 @@ impl Enforcer for EbpfEnforcer {
     }
 
     fn stop_session(&mut self, session: SessionId) -> Result<(), EnforcerError> {
+        self.connections.forget(&mut self.maps, session)?;
         let Some(loaded) = self.sessions.get(&session) else { return forget(&mut self.maps, session) };
         loaded.unload(&mut self.maps)?;
         self.sessions.remove(&session);
@@ -298,7 +317,10 @@ impl Enforcer for EbpfEnforcer {
         while records.len() < wanted {
             let Some(item) = self.records.next() else { return };
             match records::decode(&item) {
-                Some(record) => records.push(record),
+                Some(record) => {
+                    self.connections.refused(&record);
+                    records.push(record);
+                }
                 None => {
                     tracing::error!(bytes = item.len(), "the kernel side reported something of a wrong size")
                 }
@@ -333,6 +355,21 @@ impl fmt::Debug for EbpfEnforcer {
             .field("sessions", &self.sessions)
             .finish_non_exhaustive()
     }
+}
+
+/// Of each grant, when the earliest of its actions in flight began: never, where none is; always, where connections outlive actions.
+fn since(openings: &[Opening], keep_alive: u64) -> [u64; GRANTS] {
+    let mut since = [u64::MAX; GRANTS];
+    for (index, since) in since.iter_mut().enumerate() {
+        let bit = GrantSet::of(index).0;
+        let of_bit = openings.iter().filter(|opening| opening.grants.0 & bit != 0);
+        *since = if keep_alive & bit != 0 {
+            0
+        } else {
+            of_bit.map(|opening| nanoseconds(opening.since)).min().unwrap_or(u64::MAX)
+        };
+    }
+    since
 }
 
 /// Which build this is, by its kernel side.

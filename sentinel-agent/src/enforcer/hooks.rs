@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd, ProgramInfo};
+use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd, ProgramInfo};
 
 use super::maps::with_causes;
 use super::places::unavailable;
@@ -28,7 +28,13 @@ const HOOKS: &[(&str, Point)] = &[
     ("task_newtask", Point::Tracepoint("task", "task_newtask")),
     ("process_free", Point::Tracepoint("sched", "sched_process_free")),
     ("process_exec", Point::Tracepoint("sched", "sched_process_exec")),
+    // Before any socket can be made that they would judge.
+    ("egress", Point::Cgroup),
+    ("ingress", Point::Cgroup),
     ("socket_create", Point::Cgroup),
+    ("socket_release", Point::Cgroup),
+    ("bind4", Point::Cgroup),
+    ("bind6", Point::Cgroup),
     ("connect4", Point::Cgroup),
     ("connect6", Point::Cgroup),
     ("sendmsg4", Point::Cgroup),
@@ -126,6 +132,12 @@ fn attach(
         (Program::CgroupSockAddr(program), Point::Cgroup) => {
             program.load()?;
             let id = program.attach(cgroup, mode)?;
+            program.take_link(id)?.try_into()?
+        }
+        (Program::CgroupSkb(program), Point::Cgroup) => {
+            program.load()?;
+            let direction = program.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
+            let id = program.attach(cgroup, direction, mode)?;
             program.take_link(id)?.try_into()?
         }
         (Program::TracePoint(program), Point::Tracepoint(category, event)) => {

@@ -4,6 +4,7 @@
 //! the driver turns an error into a denial.
 
 mod btf;
+mod connections;
 mod ebpf;
 mod executables;
 mod hooks;
@@ -24,6 +25,7 @@ mod puppet;
 pub(crate) mod recording;
 pub mod records;
 mod rules;
+mod sockdiag;
 mod suggestion;
 #[cfg(test)]
 mod testing;
@@ -36,7 +38,7 @@ use std::time::Duration;
 pub use ebpf::EbpfEnforcer;
 pub use walk::Writer;
 
-use sentinel_engine::{GrantSet, Policy, ScopeId};
+use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::SessionId;
 
 /// What this host really enforces, as proven by live denials at start.
@@ -177,7 +179,8 @@ pub trait Enforcer {
     /// The chain is as before.
     fn put_scope_in_front(&mut self, tgid: u32, scope: ScopeId) -> Result<(), EnforcerError>;
 
-    /// A scope's open doors are exactly `open`, until `until` on CLOCK_BOOTTIME. Empty removes the entry.
+    /// A scope's open doors are exactly `open`, until `until` on CLOCK_BOOTTIME. Empty removes the entry. `openings` says since when each is:
+    /// sockets of it that are older send nothing any more, and those with a peer are destroyed.
     ///
     /// # Errors
     /// What was open before may still be: the caller closes or kills.
@@ -187,6 +190,7 @@ pub trait Enforcer {
         scope: ScopeId,
         open: GrantSet,
         until: Duration,
+        openings: &[Opening],
     ) -> Result<(), EnforcerError>;
 
     /// Opens or closes a session's baseline network.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sentinel_engine::{GrantSet, Policy, ScopeId};
+use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::SessionId;
 
 use super::{Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Tier};
@@ -175,6 +175,7 @@ impl Enforcer for RecordingEnforcer {
         scope: ScopeId,
         open: GrantSet,
         until: Duration,
+        _openings: &[Opening],
     ) -> Result<(), EnforcerError> {
         let mut recorded = self.call(Call::SetDoors { session, scope, open, until })?;
         if open.is_empty() {
