@@ -79,7 +79,7 @@ pub(crate) fn report_network(session: u32, verdict: Verdict, audited: u32, netwo
 
 #[inline(never)]
 pub(crate) fn report_packet(session: u32, verdict: Verdict, audited: u32, packet: &Passing) {
-    let Some(mut entry) = begin_for(session, verdict, audited, Who::default()) else { return };
+    let Some(mut entry) = begin_for(session, verdict, audited) else { return };
     let record = filled(&mut entry);
     record.operation = packet.operation;
     record.address = packet.address;
@@ -127,28 +127,24 @@ pub(crate) fn report_fork(session: u32, verdict: Verdict, audited: u32) {
     entry.submit(0);
 }
 
-/// Who met a denial. Nobody, where it met a packet.
-#[derive(Default)]
-struct Who {
-    pid_tgid: u64,
-    comm: [u8; 16],
-    scopes: [u64; SCOPE_CHAIN],
-}
-
 /// A record about the current task.
 #[inline(always)]
 fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Record>> {
-    let who = Who {
-        pid_tgid: bpf_get_current_pid_tgid(),
-        comm: bpf_get_current_comm().unwrap_or_default(),
-        scopes: current_mark().unwrap_or_default().scopes,
-    };
-    begin_for(session, verdict, audited, who)
+    let mut entry = begin_for(session, verdict, audited)?;
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let record = filled(&mut entry);
+    record.tgid = (pid_tgid >> 32) as u32;
+    record.tid = pid_tgid as u32;
+    record.comm = bpf_get_current_comm().unwrap_or_default();
+    if let Some(mark) = current_mark() {
+        record.scopes = mark.scopes;
+    }
+    Some(entry)
 }
 
-/// A record in the ring buffer with who and when in it, and nothing else; none where the session has made too many, or the buffer is full.
+/// A record in the ring buffer about nobody, with when in it, and nothing else; none where the session has made too many, or the buffer is full.
 #[inline(always)]
-fn begin_for(session: u32, verdict: Verdict, audited: u32, who: Who) -> Option<RingBufEntry<Record>> {
+fn begin_for(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Record>> {
     let now = now();
     if is_throttled(session, now) {
         count_drop(DROP_THROTTLED);
@@ -167,9 +163,9 @@ fn begin_for(session: u32, verdict: Verdict, audited: u32, who: Who) -> Option<R
         (*record).verdict = verdict as u32;
         (*record).session = session;
         (*record).audited = audited;
-        (*record).tgid = (who.pid_tgid >> 32) as u32;
-        (*record).tid = who.pid_tgid as u32;
-        (*record).comm = who.comm;
+        (*record).tgid = 0;
+        (*record).tid = 0;
+        (*record).comm = [0; 16];
         (*record).address = [0; 16];
         (*record).port = 0;
         (*record).protocol = 0;
@@ -178,7 +174,7 @@ fn begin_for(session: u32, verdict: Verdict, audited: u32, who: Who) -> Option<R
         (*record).ino = 0;
         (*record).rule_bits = 0;
         (*record).open_bits = 0;
-        (*record).scopes = who.scopes;
+        (*record).scopes = [0; SCOPE_CHAIN];
         (*record).cookie = 0;
         (*record).source = [0; 16];
         (*record).source_port = 0;

@@ -55,9 +55,9 @@ pub(crate) fn decide(ctx: &SockAddrContext, operation: Operation, target: &Targe
         return REFUSE;
     }
     // SAFETY: not null, and the storage lives as long as the socket that the hook holds.
-    let mark: SocketMark = unsafe { *storage };
-    let Some(of_session) = session(mark.session) else {
-        refuse(operation, target, mark.session, Verdict::NoSession, 0, 0);
+    let number = unsafe { (*storage).session };
+    let Some(of_session) = session(number) else {
+        refuse(operation, target, number, Verdict::NoSession, 0, 0);
         return REFUSE;
     };
     if target.protocol != TCP && target.protocol != UDP {
@@ -69,7 +69,7 @@ pub(crate) fn decide(ctx: &SockAddrContext, operation: Operation, target: &Targe
     let mut open = network_baseline(&of_session);
     let task = current_mark();
     if let Some(task) = &task {
-        if task.session != mark.session {
+        if task.session != number {
             // A socket that another session's task holds opens nothing for it, not even the baseline.
             return refuse_or_audit(operation, target, storage, &of_session, Verdict::ForeignTask, 0, open);
         }
@@ -80,7 +80,7 @@ pub(crate) fn decide(ctx: &SockAddrContext, operation: Operation, target: &Targe
 
     let protocol = target.of_rule(matches!(operation, Operation::Bind));
     let (rule, hit) =
-        rule_bits(mark.session, of_session.generation, protocol, &target.address, target.port, open);
+        rule_bits(number, of_session.generation, protocol, &target.address, target.port, open);
     if hit != 0 {
         let scope = leased_by(&task, hit, of_session.generation, now);
         // SAFETY: as above.
