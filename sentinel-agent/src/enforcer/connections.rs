@@ -152,6 +152,11 @@ impl Connections {
         });
     }
 
+    #[cfg(test)]
+    pub(super) fn leave(&mut self) {
+        self.diag = None;
+    }
+
     fn destroy(&mut self, found: &Found) {
         let Some(diag) = &mut self.diag else { return };
         if let Err(error) = diag.destroy(found)

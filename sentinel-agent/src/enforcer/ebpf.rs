@@ -141,6 +141,12 @@ impl EbpfEnforcer {
         leftovers::remove(&self.places)
     }
 
+    /// From now on connections are left to the kernel side alone.
+    #[cfg(test)]
+    pub(super) fn leave_connections(&mut self) {
+        self.connections.leave();
+    }
+
     #[cfg(test)]
     pub(super) fn maps(&self) -> &Maps {
         &self.maps

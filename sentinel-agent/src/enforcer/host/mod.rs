@@ -3,8 +3,11 @@
 //! Each has an instance of its own, which is ended and removed also when the test panics.
 
 mod doors;
+mod egress;
 mod exec;
+mod inbound;
 mod network;
+mod sockets;
 mod survival;
 
 use std::fs::{DirBuilder, File};
