@@ -19,6 +19,7 @@ mod soak;
 mod test;
 mod tiers;
 mod toolchain;
+mod vm;
 
 use std::path::Path;
 
@@ -65,6 +66,15 @@ enum Task {
         #[arg(long, default_value_t = 3600)]
         fuzz_seconds: u32,
     },
+    /// Boots the kernels of `tests/kernels.toml` and runs tests on them.
+    Vm {
+        /// Only this kernel.
+        #[arg(long)]
+        kernel: Option<String>,
+        /// Only tests whose name has this in it, instead of those that the file names.
+        #[arg(long)]
+        test: Option<String>,
+    },
     /// Checks the house rules: format, lints, licences.
     Lint,
     /// Prints what a guarded action, a connect and an exec cost.
@@ -83,6 +93,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test { filter } => test::test(root, filter.as_deref()),
         Task::Fuzz { seconds, target } => fuzz::fuzz(root, seconds, target.as_deref()),
         Task::Soak { filter, fuzz_seconds } => soak::soak(root, filter.as_deref(), fuzz_seconds),
+        Task::Vm { kernel, test } => vm::vm(root, kernel.as_deref(), test.as_deref()),
         Task::Lint => lint::lint(root),
         Task::Bench => bench::bench(root),
         Task::BenchPython => bench_python::bench_python(root),

@@ -14,6 +14,7 @@ use crate::leftovers::Snapshot;
 use crate::python::Python;
 use crate::reaper::Reaper;
 use crate::tiers::{Tier, Tiers};
+use crate::vm::{self, Selection, Vm};
 use crate::{build_ebpf, fuzz, python, setup, soak};
 
 /// How long each fuzz target runs: long enough to reach what it reached before, and a little more.
@@ -45,6 +46,8 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
     tests.extend(fuzz_targets.iter().map(fuzz::Target::test));
     let python_tests = python.tests()?;
     tests.extend_from_slice(&python_tests);
+    let kernels = vm::tests(root)?;
+    tests.extend_from_slice(&kernels);
     let rules = Tiers::read(root)?;
     let tiers = rules.sort(&tests)?;
 
@@ -96,6 +99,10 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
             }
         }
     }
+    let kernels = kernels.into_iter().filter(|test| {
+        tiers.get(test) == Some(&Tier::Ci) && filter.is_none_or(|filter| test.contains(filter))
+    });
+    run_kernels(root, &kernels.collect::<Vec<_>>(), &mut count, &mut failed_targets)?;
     if filter.is_none() {
         run_doc_tests(root, &mut count, &mut failed_targets)?;
     }
@@ -239,6 +246,33 @@ fn run_target(
     run_counted(command, &format!("{}/{}", target.package, target.name), count)
 }
 
+/// Runs what `tests/kernels.toml` lists on each of these kernels.
+fn run_kernels(
+    root: &Path,
+    kernels: &[String],
+    count: &mut Count,
+    failed: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    if kernels.is_empty() {
+        return Ok(());
+    }
+    let vm = Vm::prepare(root)?;
+    for test in kernels {
+        match vm.run(test, Selection::Listed) {
+            Ok(told) => {
+                println!("{test}: {told}");
+                count.passed += told.passed;
+            }
+            Err(failure) => {
+                println!("{test}: {failure:#}");
+                count.failed += 1;
+                failed.push(test.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
 fn run_doc_tests(root: &Path, count: &mut Count, failed: &mut Vec<String>) -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command.current_dir(root).args(["test", "--quiet", "--locked", "--workspace", "--doc"]);
@@ -278,7 +312,11 @@ fn run_counted(mut command: Command, name: &str, count: &mut Count) -> anyhow::R
     Ok(output.status.success())
 }
 
-fn number_before(line: &str, word: &str) -> anyhow::Result<usize> {
+/// The number before a word in a test runner's line.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn number_before(line: &str, word: &str) -> anyhow::Result<usize> {
     let (before, _) =
         line.split_once(word).with_context(|| format!("a test runner's line without `{word}`: {line}"))?;
     let number = before.rsplit(' ').next().unwrap_or_default();

@@ -65,13 +65,18 @@ fn llvm_major(version: &str) -> Option<u32> {
     version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.split('.').next()?.parse().ok()
 }
 
-/// Where we keep a bpf-linker of our own: outside the target folder, so that a clean build finds it again.
-pub(crate) fn linker_root() -> PathBuf {
+/// Where we keep what takes long to get: outside the target folder, so that a clean build finds it again.
+pub(crate) fn cache() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
     // An empty or relative one counts as unset: so its specification.
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|cache| cache.is_absolute());
     let cache = cache.unwrap_or_else(|| home.join(".cache"));
-    cache.join("sentinel/bpf-linker")
+    cache.join("sentinel")
+}
+
+/// Where we keep a bpf-linker of our own.
+pub(crate) fn linker_root() -> PathBuf {
+    cache().join("bpf-linker")
 }
 
 /// The linker that is installed; none where there is none that runs.

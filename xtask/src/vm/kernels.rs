@@ -1,0 +1,177 @@
+//! `tests/kernels.toml`: which kernels are booted, and what runs on them.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use serde::Deserialize;
+
+/// The file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kernels {
+    pub(crate) kernel: Vec<Kernel>,
+    pub(crate) program: Vec<Listed>,
+}
+
+/// A kernel, and how it is started.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kernel {
+    pub(crate) name: String,
+    /// Debian's suites; the newest version in them is taken.
+    pub(crate) suites: Vec<String>,
+    pub(crate) package: String,
+    pub(crate) tier: Tier,
+    /// The machine's processor, as QEMU calls it.
+    pub(crate) processor: String,
+    /// More of its command line.
+    #[serde(default)]
+    pub(crate) arguments: String,
+    /// What is loaded before the tests run.
+    #[serde(default)]
+    pub(crate) modules: Vec<String>,
+    /// What runs here instead of the programs' own lists.
+    #[serde(default)]
+    pub(crate) tests: Vec<String>,
+}
+
+/// What Sentinel must enforce on a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tier {
+    /// BPF is among the kernel's security modules.
+    Lsm,
+    /// It isn't.
+    Kill,
+}
+
+/// A test program.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listed {
+    pub(crate) package: String,
+    /// `lib`, or the name of an integration test.
+    pub(crate) target: String,
+    /// What runs on every kernel: tests with one of these in their name.
+    pub(crate) tests: Vec<String>,
+    /// Of those, not tests with one of these in their name.
+    #[serde(default)]
+    pub(crate) skip: Vec<String>,
+}
+
+impl Kernels {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It can't be read or parsed, or says something twice or nothing.
+    pub(crate) fn read(root: &Path) -> anyhow::Result<Self> {
+        let path = root.join("tests/kernels.toml");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("`{}`", path.display()))?;
+        Self::parse(&text).with_context(|| format!("`{}`", path.display()))
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let file: Self = toml::from_str(text)?;
+        ensure!(!file.kernel.is_empty(), "it names no kernel");
+        for (index, kernel) in file.kernel.iter().enumerate() {
+            let name = &kernel.name;
+            ensure!(!kernel.suites.is_empty(), "the kernel `{name}` comes from no suite");
+            ensure!(
+                name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-'),
+                "the kernel `{name}`: a name is letters, digits, `.` and `-`"
+            );
+            ensure!(
+                !file.kernel[..index].iter().any(|other| other.name == *name),
+                "two kernels are named `{name}`"
+            );
+        }
+        ensure!(
+            file.program.iter().any(|program| !program.tests.is_empty()),
+            "it names no test that runs on every kernel"
+        );
+        Ok(file)
+    }
+
+    /// The kernel of this name.
+    ///
+    /// # Errors
+    /// There is none; names those that there are.
+    pub(crate) fn find(&self, name: &str) -> anyhow::Result<&Kernel> {
+        let Some(kernel) = self.kernel.iter().find(|kernel| kernel.name == name) else {
+            let names: Vec<&str> = self.kernel.iter().map(|kernel| kernel.name.as_str()).collect();
+            bail!("`tests/kernels.toml` has no kernel `{name}`, but: {}", names.join(", "));
+        };
+        Ok(kernel)
+    }
+}
+
+impl Kernel {
+    /// Its command line.
+    pub(crate) fn command_line(&self) -> String {
+        let bpf = match self.tier {
+            Tier::Lsm => ",bpf",
+            Tier::Kill => "",
+        };
+        // An oops must not go on unseen; whether it hangs is told from outside, by what it prints.
+        format!(
+            "console=ttyS0 loglevel=5 panic=-1 oops=panic nowatchdog rcupdate.rcu_cpu_stall_suppress=1 \
+             lsm=landlock,lockdown,yama,integrity,apparmor{bpf} {}",
+            self.arguments
+        )
+    }
+}
+
+impl Tier {
+    /// As `sentinel doctor` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lsm => "lsm",
+            Self::Kill => "kill",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KERNEL: &str = "[[kernel]]\nname = \"a\"\nsuites = [\"s\"]\npackage = \"p\"\nprocessor = \"c\"\n";
+    const PROGRAM: &str = "[[program]]\npackage = \"p\"\ntarget = \"lib\"\ntests = [\"t\"]\n";
+
+    #[test]
+    fn the_projects_own_file_is_valid() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let kernels = Kernels::read(root).unwrap();
+        assert!(kernels.kernel.iter().any(|kernel| kernel.tier == Tier::Lsm));
+        assert!(kernels.kernel.iter().any(|kernel| kernel.tier == Tier::Kill));
+    }
+
+    #[test]
+    fn bpf_is_among_the_security_modules_of_tier_lsm_alone() {
+        for (tier, has_bpf) in [("lsm", true), ("kill", false)] {
+            let text = format!("{KERNEL}tier = \"{tier}\"\narguments = \"preempt=full\"\n{PROGRAM}");
+            let line = Kernels::parse(&text).unwrap().find("a").unwrap().command_line();
+            assert_eq!(line.contains(",bpf"), has_bpf, "{line}");
+            assert!(line.ends_with("preempt=full"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_twice_or_not_at_all_is_refused() {
+        let kernel = format!("{KERNEL}tier = \"lsm\"\n");
+        let refused = |text: &str| format!("{:#}", Kernels::parse(text).unwrap_err());
+        assert!(refused(&format!("{kernel}{kernel}{PROGRAM}")).contains("two kernels are named `a`"));
+        assert!(
+            refused(&format!("{}{PROGRAM}", kernel.replace("[\"s\"]", "[]"))).contains("comes from no suite")
+        );
+        assert!(
+            refused(&format!("{}{PROGRAM}", kernel.replace("\"a\"", "\"a/b\"")))
+                .contains("a name is letters")
+        );
+        assert!(refused(&format!("kernel = []\n{PROGRAM}")).contains("names no kernel"));
+        assert!(refused(&format!("{kernel}{}", PROGRAM.replace("[\"t\"]", "[]"))).contains("names no test"));
+        let unknown =
+            Kernels::parse(&format!("{kernel}{PROGRAM}")).unwrap().find("b").unwrap_err().to_string();
+        assert!(unknown.ends_with("no kernel `b`, but: a"), "{unknown}");
+    }
+}
