@@ -5,16 +5,21 @@
 #![no_std]
 #![no_main]
 
+mod bind;
 mod connect;
+mod egress;
 mod exec;
 mod fork;
+mod inbound;
 mod maps;
 mod offsets;
+mod packet;
 mod report;
 mod rules;
 mod sendmsg;
 mod session;
 mod socket;
+mod storage;
 
 /// LSM and tracing helpers are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]

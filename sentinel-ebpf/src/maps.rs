@@ -1,11 +1,12 @@
 //! Every map: its key and value, who writes it, who reads it, what "full" means. None is an LRU: what is in a map stays until it is deleted.
 
-use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
-use sentinel_ebpf_common::{Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark};
+use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Image, ImageRule, Scope, Session, TaskMark};
 
 use crate::report::{WINDOWS, Window};
+use crate::storage::SocketStorage;
 
 /// Session → what holds for it. Written by the agent, read by every hook. Full: no further session starts.
 #[map]
@@ -24,9 +25,10 @@ pub(crate) static SESSION_LEVELS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static TASKS: HashMap<u32, TaskMark> = HashMap::with_max_entries(65_536, 0);
 
-/// Scope → what is open for it now. Written by the agent alone. Full: the action that would open something is denied.
+/// Scope → what is open for it now. Written by the agent alone. Full: the action that would open something is denied. Its entries are large and
+/// few: each has its memory while it is there.
 #[map]
-pub(crate) static SCOPES: HashMap<u64, Scope> = HashMap::with_max_entries(16_384, 0);
+pub(crate) static SCOPES: HashMap<u64, Scope> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 /// Endpoint → the grants that open it. Written by the agent at a session's start. Full: the session doesn't start.
 #[map]
@@ -44,9 +46,22 @@ pub(crate) static EXEC: HashMap<Image, ImageRule> = HashMap::with_max_entries(16
 #[map]
 pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
-/// A socket's own storage. Written where it is made and where it connects. It can't be stored: the socket is not made.
+/// A socket's own storage. Written where it is made, binds, connects, sends and is refused. It can't be stored: the socket is not made, or not
+/// accepted.
 #[btf_map]
-pub(crate) static SOCKETS: SkStorage<SocketMark> = SkStorage::new();
+pub(crate) static SOCKETS: SocketStorage = SocketStorage::new();
+
+/// Scope and slot → a connection that was opened under it, for the agent to destroy when its door shuts. Written where the first packet leaves,
+/// deleted where the application closes the socket; the agent deletes what is left. Full: the packet doesn't leave.
+#[map]
+pub(crate) static CONNECTIONS: HashMap<ConnectionKey, Connection> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Scope → how many slots of `CONNECTIONS` were given out under it. Written where the first packet leaves; read and deleted by the agent when doors
+/// shut. Full: the packet doesn't leave.
+#[map]
+pub(crate) static CONNECTION_COUNTS: HashMap<u64, u64> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Records for the agent. Full: the record is lost and counted, the refusal stands.
 #[map]

@@ -5,6 +5,7 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::programs::TracePointContext;
 use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_FORK, PATH_BYTES, Record};
+use sentinel_ebpf_common::SCOPE_CHAIN;
 use sentinel_ebpf_common::verdict::Verdict;
 
 use crate::maps::{DROPS, RECORDS, THROTTLE};
@@ -39,6 +40,21 @@ pub(crate) struct Network {
     pub(crate) open_bits: u64,
 }
 
+/// What of a packet is told. Who is current has nothing to do with it.
+#[derive(Default)]
+pub(crate) struct Passing {
+    pub(crate) operation: u32,
+    pub(crate) address: [u8; 16],
+    pub(crate) port: u32,
+    pub(crate) protocol: u32,
+    pub(crate) rule_bits: u64,
+    /// The socket's scope.
+    pub(crate) scope: u64,
+    pub(crate) cookie: u64,
+    pub(crate) source: [u8; 16],
+    pub(crate) source_port: u32,
+}
+
 /// What of a refused exec is told.
 pub(crate) struct Executed {
     pub(crate) dev: u32,
@@ -58,6 +74,22 @@ pub(crate) fn report_network(session: u32, verdict: Verdict, audited: u32, netwo
     record.family = network.family;
     record.rule_bits = network.rule_bits;
     record.open_bits = network.open_bits;
+    entry.submit(0);
+}
+
+#[inline(never)]
+pub(crate) fn report_packet(session: u32, verdict: Verdict, audited: u32, packet: &Passing) {
+    let Some(mut entry) = begin_for(session, verdict, audited) else { return };
+    let record = filled(&mut entry);
+    record.operation = packet.operation;
+    record.address = packet.address;
+    record.port = packet.port;
+    record.protocol = packet.protocol;
+    record.rule_bits = packet.rule_bits;
+    record.scopes[0] = packet.scope;
+    record.cookie = packet.cookie;
+    record.source = packet.source;
+    record.source_port = packet.source_port;
     entry.submit(0);
 }
 
@@ -95,9 +127,24 @@ pub(crate) fn report_fork(session: u32, verdict: Verdict, audited: u32) {
     entry.submit(0);
 }
 
-/// A record in the ring buffer with who and when in it, and nothing else; none where the session has made too many, or the buffer is full.
+/// A record about the current task.
 #[inline(always)]
 fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Record>> {
+    let mut entry = begin_for(session, verdict, audited)?;
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let record = filled(&mut entry);
+    record.tgid = (pid_tgid >> 32) as u32;
+    record.tid = pid_tgid as u32;
+    record.comm = bpf_get_current_comm().unwrap_or_default();
+    if let Some(mark) = current_mark() {
+        record.scopes = mark.scopes;
+    }
+    Some(entry)
+}
+
+/// A record in the ring buffer about nobody, with when in it, and nothing else; none where the session has made too many, or the buffer is full.
+#[inline(always)]
+fn begin_for(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Record>> {
     let now = now();
     if is_throttled(session, now) {
         count_drop(DROP_THROTTLED);
@@ -107,8 +154,6 @@ fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Re
         count_drop(DROP_RING_FULL);
         return None;
     };
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let scopes = current_mark().unwrap_or_default().scopes;
     // Member by member, and the path to its end: what was in the buffer before is another session's.
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is this program run's own and as large as a record.
@@ -118,9 +163,9 @@ fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Re
         (*record).verdict = verdict as u32;
         (*record).session = session;
         (*record).audited = audited;
-        (*record).tgid = (pid_tgid >> 32) as u32;
-        (*record).tid = pid_tgid as u32;
-        (*record).comm = bpf_get_current_comm().unwrap_or_default();
+        (*record).tgid = 0;
+        (*record).tid = 0;
+        (*record).comm = [0; 16];
         (*record).address = [0; 16];
         (*record).port = 0;
         (*record).protocol = 0;
@@ -129,7 +174,11 @@ fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Re
         (*record).ino = 0;
         (*record).rule_bits = 0;
         (*record).open_bits = 0;
-        (*record).scopes = scopes;
+        (*record).scopes = [0; SCOPE_CHAIN];
+        (*record).cookie = 0;
+        (*record).source = [0; 16];
+        (*record).source_port = 0;
+        (*record).reserved = 0;
         (*record).path = [0; PATH_BYTES];
     }
     Some(entry)

@@ -2,13 +2,13 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockAddrContext;
-use sentinel_ebpf_common::record::{OPERATION_CONNECT, OPERATION_SENDMSG};
+use sentinel_ebpf_common::record::{OPERATION_BIND, OPERATION_CONNECT, OPERATION_SENDMSG};
 use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
-use sentinel_ebpf_common::{Endpoint, Session, SocketMark};
+use sentinel_ebpf_common::{BASELINE, Endpoint, Session, SocketMark, TaskMark};
 
 use crate::maps::{NETWORK, NETWORK_PREFIXES, SOCKETS};
 use crate::report::{Network, report_network};
-use crate::session::{current_mark, heartbeat_fresh, now, open_in_scopes, session};
+use crate::session::{current_mark, heartbeat_fresh, now, open_in_scopes, scope_with, session};
 
 /// What a cgroup socket-address program answers to refuse (`EPERM`).
 pub(crate) const REFUSE: i32 = 0;
@@ -23,6 +23,7 @@ pub(crate) const UDP: u32 = 17;
 pub(crate) enum Operation {
     Connect,
     Sendmsg,
+    Bind,
 }
 
 /// Where to.
@@ -36,64 +37,123 @@ pub(crate) struct Target {
     pub(crate) protocol: u32,
 }
 
+impl Target {
+    /// The protocol as a rule has it.
+    #[inline(always)]
+    pub(crate) fn of_rule(&self, listens: bool) -> u16 {
+        self.protocol as u16 | if listens { Endpoint::LISTEN } else { 0 }
+    }
+}
+
 /// Decides on an address for a socket of a session, and reports a refusal.
 #[inline(always)]
 pub(crate) fn decide(ctx: &SockAddrContext, operation: Operation, target: &Target) -> i32 {
-    // SAFETY: the kernel hands the hook a valid socket; without storage the helper answers null.
-    let storage = unsafe { SOCKETS.get_ptr_mut(ctx) };
+    // SAFETY: the kernel hands the hook a valid context.
+    let storage = SOCKETS.find(unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk });
     if storage.is_null() {
         refuse(operation, target, 0, Verdict::NoStorage, 0, 0);
         return REFUSE;
     }
     // SAFETY: not null, and the storage lives as long as the socket that the hook holds.
-    let mark: SocketMark = unsafe { *storage };
-    let Some(of_session) = session(mark.session) else {
-        refuse(operation, target, mark.session, Verdict::NoSession, 0, 0);
+    let number = unsafe { (*storage).session };
+    let Some(of_session) = session(number) else {
+        refuse(operation, target, number, Verdict::NoSession, 0, 0);
         return REFUSE;
     };
     if target.protocol != TCP && target.protocol != UDP {
-        return refuse_or_audit(operation, target, mark.session, &of_session, Verdict::Surface, 0, 0);
+        return refuse_or_audit(operation, target, storage, &of_session, Verdict::Surface, 0, 0);
     }
 
     let now = now();
     let fresh = heartbeat_fresh(now);
     let mut open = network_baseline(&of_session);
-    let mut foreign = false;
-    if let Some(task) = current_mark() {
-        if task.session != mark.session {
-            foreign = true;
-        } else if fresh {
-            open |= open_in_scopes(&task, of_session.generation, now);
+    let task = current_mark();
+    if let Some(task) = &task {
+        if task.session != number {
+            // A socket that another session's task holds opens nothing for it, not even the baseline.
+            return refuse_or_audit(operation, target, storage, &of_session, Verdict::ForeignTask, 0, open);
         }
-    }
-    if foreign {
-        // A socket that another session's task holds opens nothing for it, not even the baseline.
-        return refuse_or_audit(operation, target, mark.session, &of_session, Verdict::ForeignTask, 0, open);
+        if fresh {
+            open |= open_in_scopes(task, of_session.generation, now);
+        }
     }
 
-    let (rule, hit) = rule_bits(mark.session, of_session.generation, target, open);
+    let protocol = target.of_rule(matches!(operation, Operation::Bind));
+    let (rule, hit) =
+        rule_bits(number, of_session.generation, protocol, &target.address, target.port, open);
     if hit != 0 {
+        let scope = leased_by(&task, hit, of_session.generation, now);
         // SAFETY: as above.
-        unsafe {
-            (*storage).generation = of_session.generation;
-            (*storage).opened_by = hit;
-        }
+        let mark = unsafe { &mut *storage };
+        remember(mark, operation, target, of_session.generation, hit, scope, now);
+        return PASS;
+    }
+    if matches!(operation, Operation::Bind) && target.port == 0 {
+        // What many clients do. It is let send as far as rules say, and nothing comes to it that it didn't ask for.
         return PASS;
     }
     let verdict = judge(rule, open, fresh);
-    refuse_or_audit(operation, target, mark.session, &of_session, verdict, rule, open)
+    refuse_or_audit(operation, target, storage, &of_session, verdict, rule, open)
 }
 
-/// The grants that would open the target, and those of them that are open. Ends at the first rule that is open.
+/// The scope that opened it; 0: none but the baseline.
 #[inline(always)]
-fn rule_bits(session: u32, generation: u32, target: &Target, open: u64) -> (u64, u64) {
-    let mut endpoint = Endpoint {
-        session,
-        generation,
-        protocol: target.protocol as u16,
-        port: target.port,
-        address: target.address,
-    };
+fn leased_by(task: &Option<TaskMark>, hit: u64, generation: u32, now: u64) -> u64 {
+    match task {
+        Some(task) if hit & !BASELINE != 0 => scope_with(task, hit, generation, now),
+        _ => 0,
+    }
+}
+
+/// Writes into a socket's storage by what it was let go.
+#[inline(always)]
+fn remember(
+    mark: &mut SocketMark,
+    operation: Operation,
+    target: &Target,
+    generation: u32,
+    hit: u64,
+    scope: u64,
+    now: u64,
+) {
+    match operation {
+        Operation::Connect => {
+            mark.flags = SocketMark::CONNECTED;
+            mark.slot = 0;
+        }
+        Operation::Bind => {
+            mark.flags = SocketMark::LISTENS;
+            mark.slot = 0;
+        }
+        // What always is open takes nothing from a peer that an action has opened.
+        Operation::Sendmsg if hit & BASELINE != 0 && mark.scope != 0 => return,
+        Operation::Sendmsg => {
+            mark.flags &= SocketMark::CONNECTED;
+            if mark.scope != scope {
+                mark.flags = 0;
+                mark.slot = 0;
+            }
+        }
+    }
+    mark.generation = generation;
+    mark.opened_by = hit;
+    mark.scope = scope;
+    mark.opened_at = now;
+    mark.address = target.address;
+    mark.port = target.port;
+}
+
+/// The grants that would open an address, and those of them that are open. Ends at the first rule that is open.
+#[inline(always)]
+pub(crate) fn rule_bits(
+    session: u32,
+    generation: u32,
+    protocol: u16,
+    address: &[u8; 16],
+    port: u16,
+    open: u64,
+) -> (u64, u64) {
+    let mut endpoint = Endpoint { session, generation, protocol, port, address: *address };
     let mut all = 0;
     // First the port itself, then "any port".
     for any_port in [false, true] {
@@ -119,17 +179,21 @@ fn rule_bits(session: u32, generation: u32, target: &Target, open: u64) -> (u64,
 fn refuse_or_audit(
     operation: Operation,
     target: &Target,
-    session: u32,
+    storage: *mut SocketMark,
     of_session: &Session,
     verdict: Verdict,
     rule: u64,
     open: u64,
 ) -> i32 {
+    // SAFETY: the caller has seen that it isn't null, and it lives as long as the socket that the hook holds.
+    let mark = unsafe { &mut *storage };
     if of_session.flags & Session::AUDIT != 0 {
-        report(operation, target, session, verdict, rule, open, 1);
+        report(operation, target, mark.session, verdict, rule, open, 1);
+        // Its packets would only say it again.
+        mark.flags |= SocketMark::TOLD;
         return PASS;
     }
-    refuse(operation, target, session, verdict, rule, open);
+    refuse(operation, target, mark.session, verdict, rule, open);
     REFUSE
 }
 
@@ -156,6 +220,7 @@ fn report(
             operation: match operation {
                 Operation::Connect => OPERATION_CONNECT,
                 Operation::Sendmsg => OPERATION_SENDMSG,
+                Operation::Bind => OPERATION_BIND,
             },
             address: target.address,
             port: u32::from(target.port),

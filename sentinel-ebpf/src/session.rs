@@ -4,8 +4,10 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_ktime_get_boot_ns,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel};
-use sentinel_ebpf_common::verdict::{heartbeat_is_fresh, mark_is_current, open_in_scope};
-use sentinel_ebpf_common::{DEEPEST_SESSION, SCOPE_CHAIN, Session, TaskMark};
+use sentinel_ebpf_common::verdict::{
+    heartbeat_is_fresh, is_in_flight, mark_is_current, network_baseline, open_in_scope,
+};
+use sentinel_ebpf_common::{DEEPEST_SESSION, SCOPE_CHAIN, Session, SocketMark, TaskMark};
 
 use crate::maps::{CGROUPS, HEARTBEAT, SCOPES, SESSION_LEVELS, SESSIONS, TASKS};
 use crate::offsets;
@@ -98,10 +100,57 @@ pub(crate) fn open_in_scopes(mark: &TaskMark, generation: u32, now: u64) -> u64 
         if id == 0 {
             break;
         }
-        // SAFETY: copied at once; a torn read can only mix what is open before and after one write of the agent.
-        if let Some(scope) = unsafe { SCOPES.get(&id) }.copied() {
-            open |= open_in_scope(&scope, mark.session, generation, now);
-        }
+        open |= open_in(id, mark.session, generation, now);
     }
     open
+}
+
+/// What a scope holds open for a session now. Only to be asked while the heartbeat is fresh.
+#[inline(always)]
+fn open_in(id: u64, session: u32, generation: u32, now: u64) -> u64 {
+    // SAFETY: read in place, for it is large; a torn read can only mix what is open before and after one write of the agent.
+    unsafe { SCOPES.get(&id) }.map_or(0, |scope| open_in_scope(scope, session, generation, now))
+}
+
+/// The nearest scope of a mark that holds one of these grants open; 0: none does.
+#[inline(always)]
+pub(crate) fn scope_with(mark: &TaskMark, bits: u64, generation: u32, now: u64) -> u64 {
+    for index in 0..SCOPE_CHAIN {
+        let id = mark.scopes[index];
+        if id == 0 {
+            break;
+        }
+        if open_in(id, mark.session, generation, now) & bits != 0 {
+            return id;
+        }
+    }
+    0
+}
+
+/// Whether a socket may send.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    Yes,
+    No,
+    /// Its session's rules are just being changed, and its scope's doors will be opened under the new ones, or not.
+    NotYet,
+}
+
+/// Whether one of these grants lets a socket send: the baseline while it is open, another while an action of it is in flight that was when the
+/// socket was opened.
+#[inline(always)]
+pub(crate) fn leave(bits: u64, socket: &SocketMark, of_session: &Session, now: u64) -> Leave {
+    if bits & network_baseline(of_session) != 0 {
+        return Leave::Yes;
+    }
+    if bits == 0 || socket.scope == 0 || !heartbeat_fresh(now) {
+        return Leave::No;
+    }
+    // SAFETY: as in `open_in`.
+    let Some(scope) = (unsafe { SCOPES.get(&socket.scope) }) else { return Leave::No };
+    if scope.session == socket.session && scope.generation != of_session.generation {
+        return Leave::NotYet;
+    }
+    let open = open_in_scope(scope, socket.session, of_session.generation, now);
+    if is_in_flight(scope, bits & open, socket.opened_at) { Leave::Yes } else { Leave::No }
 }

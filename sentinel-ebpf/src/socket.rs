@@ -1,16 +1,17 @@
 //! Making an internet socket: only TCP and UDP, and each is marked with its session.
 //!
+//! Closing one is looked after here too: what the agent could destroy is forgotten with it.
+//!
 //! Other families (packet, vsock, netlink, alg …) don't come by here; the launcher's seccomp filter refuses them.
 
-use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
-use sentinel_ebpf_common::SocketMark;
+use sentinel_ebpf_common::{ConnectionKey, SocketMark};
 use sentinel_ebpf_common::record::OPERATION_SOCKET;
 use sentinel_ebpf_common::verdict::Verdict;
 
-use crate::maps::SOCKETS;
+use crate::maps::{CONNECTIONS, SOCKETS};
 use crate::report::{Network, report_network};
 use crate::rules::{PASS, REFUSE, TCP, UDP};
 use crate::session::{current_mark, session, session_of_cgroup};
@@ -41,18 +42,25 @@ pub fn socket_create(ctx: SockContext) -> i32 {
         // Not even where the policy only audits: such a socket's packets would be judged by no other hook.
         return refuse(number, Verdict::Surface, family, kind, protocol);
     }
-    let mut mark = SocketMark { session: number, generation: of_session.generation, opened_by: 0 };
-    // SAFETY: the socket is the hook's own, and `mark` outlives the call, which copies it.
-    let stored = unsafe {
-        bpf_sk_storage_get(
-            (&raw const SOCKETS).cast_mut().cast(),
-            socket.cast(),
-            (&raw mut mark).cast(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        )
-    };
-    if stored.is_null() {
+    let mut mark =
+        SocketMark { session: number, generation: of_session.generation, ..SocketMark::default() };
+    if SOCKETS.create(socket, &mut mark).is_null() {
         return refuse(number, Verdict::Failed, family, kind, protocol);
+    }
+    PASS
+}
+
+/// Runs where an application closes a socket: nobody waits for its end any more.
+#[cgroup_sock(sock_release)]
+pub fn socket_release(ctx: SockContext) -> i32 {
+    let mark = SOCKETS.find(ctx.sock);
+    if !mark.is_null() {
+        // SAFETY: not null, and the storage lives as long as the socket that the hook holds.
+        let SocketMark { scope, slot, .. } = unsafe { *mark };
+        if slot != 0 {
+            // The agent may have been first.
+            let _ = CONNECTIONS.remove(&ConnectionKey { scope, slot: slot - 1 });
+        }
     }
     PASS
 }

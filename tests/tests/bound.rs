@@ -67,6 +67,8 @@ for line in sys.stdin:
         if order == "connect":
             host, _, port = rest.rpartition(":")
             kept.append(socket.create_connection((host, int(port)), 5))
+        elif order == "send":
+            kept[-1].sendall(b"x")
         elif order == "child":
             pid = os.fork()
             if pid == 0:
@@ -181,6 +183,25 @@ fn what_runs_in_it_already_is_held_with_all_that_it_forks() {
     assert_eq!(outside.order("run /bin/true"), "ok");
     let started = host.ledger().into_iter().find(|line| line["kind"] == "session").unwrap();
     assert_eq!(started["payload"]["outputs"]["tier"], "kill-bound", "{started}");
+}
+
+#[test]
+fn a_connection_that_it_had_before_is_of_no_use_any_more() {
+    let server = Server::start();
+    let cgroup = Cgroup::new("before");
+    let mut inside = Stranger::start_as(UID);
+    cgroup.add(inside.child.id());
+    assert_eq!(inside.connect(&server), "ok");
+    // Even to where a rule lets it go: what was sent by it before nobody has seen.
+    let host = host(&cgroup, &allow(&server));
+    wait_until_bound(&host, 1);
+    let mut answers = Vec::new();
+    wait_until("the program is told", SOON, || {
+        answers.push(inside.order("send"));
+        answers.last().is_some_and(|answer| answer != "ok")
+    });
+    assert_eq!(inside.connect(&server), "ok", "a new one is let go");
+    assert_eq!(inside.order("send"), "ok");
 }
 
 #[test]

@@ -255,5 +255,7 @@ fn operator(connection: &Connection, sender: Sender) -> Operator {
 /// A grant's doors as the policy names them.
 fn doors_of(grant: &Grant) -> impl Iterator<Item = String> {
     let network = grant.network.iter().map(sentinel_policy::network_entry);
-    network.chain(grant.exec.iter().map(|rule| rule.path.display().to_string()))
+    let listen =
+        grant.listen.iter().map(|rule| format!("listen at {}", sentinel_policy::network_entry(rule)));
+    network.chain(listen).chain(grant.exec.iter().map(|rule| rule.path.display().to_string()))
 }

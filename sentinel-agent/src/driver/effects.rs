@@ -18,13 +18,13 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     /// # Errors
     /// The kernel side's.
     pub(super) fn perform(&mut self, effects: &[Effect]) -> Result<(), EnforcerError> {
-        effects.iter().try_for_each(|effect| self.carry_out(*effect))
+        effects.iter().try_for_each(|effect| self.carry_out(effect))
     }
 
     /// Carries out effects that shut doors, or leave them as they are.
     pub(super) fn shut(&mut self, effects: &[Effect]) {
         for effect in effects {
-            if let Err(error) = self.carry_out(*effect) {
+            if let Err(error) = self.carry_out(effect) {
                 let (Effect::SetDoors { session, .. }
                 | Effect::SetBaselineNetwork { session, .. }
                 | Effect::SetFrozen { session, .. }) = effect;
@@ -39,13 +39,14 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
 
     /// Shuts all doors of a scope, without asking the authority.
     pub(super) fn shut_scope(&mut self, session: SessionId, scope: ScopeId) {
-        self.shut(&[Effect::SetDoors { session, scope, open: GrantSet::EMPTY, until: Duration::ZERO }]);
+        let (open, until, openings) = (GrantSet::EMPTY, Duration::ZERO, Vec::new());
+        self.shut(&[Effect::SetDoors { session, scope, open, until, openings }]);
     }
 
-    fn carry_out(&mut self, effect: Effect) -> Result<(), EnforcerError> {
-        match effect {
-            Effect::SetDoors { session, scope, open, until } => {
-                self.enforcer.set_doors(session, scope, open, until)
+    fn carry_out(&mut self, effect: &Effect) -> Result<(), EnforcerError> {
+        match *effect {
+            Effect::SetDoors { session, scope, open, until, ref openings } => {
+                self.enforcer.set_doors(session, scope, open, until, openings)
             }
             // Whoever orders it is told how it went.
             Effect::SetFrozen { .. } => Ok(()),

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{
-    CgroupAttachMode, CgroupSock, CgroupSockAddr, CgroupSockAddrAttachType, CgroupSockAttachType,
-    ProgramError,
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, CgroupSockAddrAttachType,
+    CgroupSockAttachType, ProgramError,
 };
 use sentinel_ebpf_common::DEEPEST_SESSION;
 use sentinel_proto::SessionId;
@@ -103,12 +103,23 @@ fn pin(places: &Places, hook: &str, session: SessionId) -> PathBuf {
 
 fn attach(hook: &str, program: &Path, cgroup: &File) -> Result<FdLink, Box<dyn std::error::Error>> {
     let mode = CgroupAttachMode::Single;
+    let socket = |kind| -> Result<FdLink, Box<dyn std::error::Error>> {
+        let mut program = CgroupSock::from_pin(program, kind)?;
+        let id = program.attach(cgroup, mode)?;
+        Ok(program.take_link(id)?.try_into()?)
+    };
+    let packets = |kind| -> Result<FdLink, Box<dyn std::error::Error>> {
+        let mut program = CgroupSkb::from_pin(program, kind)?;
+        let id = program.attach(cgroup, kind, mode)?;
+        Ok(program.take_link(id)?.try_into()?)
+    };
     let address = match hook {
-        "socket_create" => {
-            let mut program = CgroupSock::from_pin(program, CgroupSockAttachType::SockCreate)?;
-            let id = program.attach(cgroup, mode)?;
-            return Ok(program.take_link(id)?.try_into()?);
-        }
+        "egress" => return packets(CgroupSkbAttachType::Egress),
+        "ingress" => return packets(CgroupSkbAttachType::Ingress),
+        "socket_create" => return socket(CgroupSockAttachType::SockCreate),
+        "socket_release" => return socket(CgroupSockAttachType::SockRelease),
+        "bind4" => CgroupSockAddrAttachType::Bind4,
+        "bind6" => CgroupSockAddrAttachType::Bind6,
         "connect4" => CgroupSockAddrAttachType::Connect4,
         "connect6" => CgroupSockAddrAttachType::Connect6,
         "sendmsg4" => CgroupSockAddrAttachType::UDPSendMsg4,

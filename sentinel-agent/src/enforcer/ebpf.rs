@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use aya::maps::MapError;
 use aya::{Ebpf, EbpfLoader};
-use sentinel_ebpf_common::{Scope, TaskMark};
-use sentinel_engine::{GrantSet, Policy, ScopeId};
+use sentinel_ebpf_common::{GRANTS, Scope, TaskMark};
+use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::SessionId;
 use sentinel_proto::examination::Examination;
 
 use super::bound::{self, Bound};
+use super::connections::Connections;
 use super::hooks::Hooks;
 use super::layout::Layout;
 use super::loaded::{Loaded, forget};
@@ -40,6 +41,7 @@ pub struct EbpfEnforcer {
     bound: BTreeMap<SessionId, Bound>,
     /// Reports that were taken out of the ring buffer before their turn.
     taken: VecDeque<KernelRecord>,
+    connections: Connections,
 }
 
 impl EbpfEnforcer {
@@ -92,20 +94,12 @@ impl EbpfEnforcer {
         let hooks = Hooks::adopt(places)?;
         let (maps, records) = Maps::adopt(&places.pins)?;
         let enforcement = Enforcement { tier: Tier::Kill, proven: false };
-        let mut enforcer = Self {
-            enforcement,
-            places: places.clone(),
-            hooks,
-            maps,
-            records,
-            sessions: BTreeMap::new(),
-            bound: BTreeMap::new(),
-            taken: VecDeque::new(),
-        };
+        let mut enforcer = Self::of(enforcement, places, hooks, maps, records);
         // Before any heartbeat: what the dead agent had opened must not live on.
         for scope in enforcer.maps.scopes.keys(|_| true)? {
             enforcer.maps.scopes.remove(&scope)?;
         }
+        enforcer.connections.sweep(&mut enforcer.maps)?;
         enforcer.prove()?;
         give_memory_back();
         Ok(Some(enforcer))
@@ -156,17 +150,7 @@ impl EbpfEnforcer {
         let hooks = with_tracefs(|| Hooks::attach(&mut ebpf, places))?;
         let (maps, records) = Maps::take(&mut ebpf, &places.pins)?;
         let enforcement = Enforcement { tier: Tier::Kill, proven: false };
-        let places = places.clone();
-        let mut enforcer = Self {
-            enforcement,
-            places,
-            hooks,
-            maps,
-            records,
-            sessions: BTreeMap::new(),
-            bound: BTreeMap::new(),
-            taken: VecDeque::new(),
-        };
+        let mut enforcer = Self::of(enforcement, places, hooks, maps, records);
         let own = enforcer.places.session_level()?;
         enforcer.tell_level(own)?;
         Ok(enforcer)
@@ -200,6 +184,12 @@ impl EbpfEnforcer {
         }
     }
 
+    fn of(enforcement: Enforcement, places: &Places, hooks: Hooks, maps: Maps, records: Records) -> Self {
+        let (sessions, bound, taken) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let (places, connections) = (places.clone(), Connections::new());
+        Self { enforcement, places, hooks, maps, records, sessions, bound, taken, connections }
+    }
+
     /// Where its cgroups and pins are.
     #[must_use]
     pub fn places(&self) -> &Places {
@@ -221,6 +211,12 @@ impl EbpfEnforcer {
     pub fn shutdown(self) -> Result<(), EnforcerError> {
         // The processes first, then pins and hooks: the latter go with `self`, after this.
         leftovers::remove(&self.places)
+    }
+
+    /// From now on connections are left to the kernel side alone.
+    #[cfg(test)]
+    pub(super) fn leave_connections(&mut self) {
+        self.connections.leave();
     }
 
     #[cfg(test)]
@@ -345,14 +341,26 @@ impl Enforcer for EbpfEnforcer {
         scope: ScopeId,
         open: GrantSet,
         until: Duration,
+        openings: &[Opening],
     ) -> Result<(), EnforcerError> {
+        let loaded = self.sessions.get(&session);
+        let (generation, keep_alive) =
+            loaded.map_or((0, 0), |loaded| (loaded.generation(), loaded.keep_alive()));
+        let mut value = Scope { session: session.0, generation, ..Scope::default() };
         if open.is_empty() {
-            return self.maps.scopes.remove(&scope.0);
+            self.maps.scopes.remove(&scope.0)?;
+        } else {
+            self.loaded(session)?;
+            value.open = open.0;
+            value.expires_at = nanoseconds(until);
+            value.since = since(openings, keep_alive);
+            self.maps.scopes.put(&scope.0, &value, 0)?;
         }
-        let expires_at = nanoseconds(until);
-        let generation = self.loaded(session)?.generation();
-        let value = Scope { session: session.0, generation, open: open.0, expires_at };
-        self.maps.scopes.put(&scope.0, &value, 0)
+        // Only now: until then a connection could be made anew.
+        if let Err(error) = self.connections.doors_changed(&mut self.maps, scope.0, value, keep_alive) {
+            tracing::warn!(%session, %error, "connections behind doors that are shut are left, and send nothing");
+        }
+        Ok(())
     }
 
     fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError> {
@@ -378,6 +386,7 @@ impl Enforcer for EbpfEnforcer {
     fn stop_session(&mut self, session: SessionId) -> Result<(), EnforcerError> {
         drop(self.bound.remove(&session));
         bound::release(&self.places, session)?;
+        self.connections.forget(&mut self.maps, session)?;
         let Some(loaded) = self.sessions.get(&session) else { return forget(&mut self.maps, session) };
         loaded.unload(&mut self.maps)?;
         self.sessions.remove(&session);
@@ -407,7 +416,10 @@ impl Enforcer for EbpfEnforcer {
         while records.len() < wanted {
             let Some(item) = self.records.next() else { return };
             match records::decode(&item) {
-                Some(record) => records.push(record),
+                Some(record) => {
+                    self.connections.refused(&record);
+                    records.push(record);
+                }
                 None => {
                     tracing::error!(bytes = item.len(), "the kernel side reported something of a wrong size")
                 }
@@ -442,6 +454,21 @@ impl fmt::Debug for EbpfEnforcer {
             .field("sessions", &self.sessions)
             .finish_non_exhaustive()
     }
+}
+
+/// Of each grant, when the earliest of its actions in flight began: never, where none is; always, where connections outlive actions.
+fn since(openings: &[Opening], keep_alive: u64) -> [u64; GRANTS] {
+    let mut since = [u64::MAX; GRANTS];
+    for (index, since) in since.iter_mut().enumerate() {
+        let bit = GrantSet::of(index).0;
+        let of_bit = openings.iter().filter(|opening| opening.grants.0 & bit != 0);
+        *since = if keep_alive & bit != 0 {
+            0
+        } else {
+            of_bit.map(|opening| nanoseconds(opening.since)).min().unwrap_or(u64::MAX)
+        };
+    }
+    since
 }
 
 /// Which build this is, by its kernel side.

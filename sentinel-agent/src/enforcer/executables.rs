@@ -170,7 +170,7 @@ mod tests {
 
     fn grant(paths: &[&Path]) -> Grant {
         let rule = |path: &&Path| ExecRule { path: (*path).to_owned(), writable_accepted: false, line: 3 };
-        Grant { network: Vec::new(), exec: paths.iter().map(rule).collect() }
+        Grant { exec: paths.iter().map(rule).collect(), ..Grant::default() }
     }
 
     fn resolve(grants: &[Grant]) -> Result<Executables, String> {

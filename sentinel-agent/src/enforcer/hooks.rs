@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd, ProgramInfo};
+use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd, ProgramInfo};
 
 use sentinel_proto::examination;
 
@@ -31,7 +31,13 @@ const HOOKS: &[(&str, Point)] = &[
     ("task_newtask", Point::Tracepoint("task", "task_newtask")),
     ("process_free", Point::Tracepoint("sched", "sched_process_free")),
     ("process_exec", Point::Tracepoint("sched", "sched_process_exec")),
+    // Before any socket can be made that they would judge.
+    ("egress", Point::Cgroup),
+    ("ingress", Point::Cgroup),
     ("socket_create", Point::Cgroup),
+    ("socket_release", Point::Cgroup),
+    ("bind4", Point::Cgroup),
+    ("bind6", Point::Cgroup),
     ("connect4", Point::Cgroup),
     ("connect6", Point::Cgroup),
     ("sendmsg4", Point::Cgroup),
@@ -151,6 +157,12 @@ fn attach(
         (Program::CgroupSockAddr(program), Point::Cgroup) => {
             program.load()?;
             let id = program.attach(cgroup, mode)?;
+            program.take_link(id)?.try_into()?
+        }
+        (Program::CgroupSkb(program), Point::Cgroup) => {
+            program.load()?;
+            let direction = program.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
+            let id = program.attach(cgroup, direction, mode)?;
             program.take_link(id)?.try_into()?
         }
         (Program::TracePoint(program), Point::Tracepoint(category, event)) => {

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use aya::maps::lpm_trie::Key;
 use sentinel_ebpf_common::{Endpoint, Image, Session};
-use sentinel_engine::{Mode, Policy};
+use sentinel_engine::{GrantSet, Mode, Policy};
 use sentinel_proto::SessionId;
 
 use super::EnforcerError;
@@ -37,6 +37,8 @@ struct Rules {
     addresses: Vec<Endpoint>,
     prefixes: Vec<(u32, Endpoint)>,
     images: Vec<Image>,
+    /// The grants whose connections outlive their actions.
+    keep_alive: u64,
     /// Keep the inodes of executables from being given to other files.
     _held: Vec<OwnedFd>,
 }
@@ -58,6 +60,7 @@ impl Rules {
             addresses: Vec::new(),
             prefixes: Vec::new(),
             images: Vec::new(),
+            keep_alive: keep_alive_of(policy),
             _held: Vec::new(),
         };
         match rules.put(maps, &doors, &executables) {
@@ -110,6 +113,7 @@ impl Rules {
             addresses: addresses.iter().filter(|key| key.generation == generation).copied().collect(),
             prefixes: prefixes.iter().filter(|(_, key)| key.generation == generation).copied().collect(),
             images: images.iter().filter(|key| key.generation == generation).copied().collect(),
+            keep_alive: 0,
             _held: Vec::new(),
         };
         stale.remove(maps)?;
@@ -130,6 +134,11 @@ impl Rules {
         results.extend(self.images.iter().map(|image| maps.exec.remove(image)));
         results.into_iter().collect()
     }
+}
+
+fn keep_alive_of(policy: &Policy) -> u64 {
+    let kept = policy.grants.iter().enumerate().filter(|(_, grant)| grant.keep_alive);
+    kept.fold(GrantSet::EMPTY, |kept, (index, _)| kept.union(GrantSet::of(index))).0
 }
 
 const fn flags_of(policy: &Policy) -> u32 {
@@ -185,6 +194,8 @@ impl Loaded {
                 .map(|key| (key.prefix_len(), key.data()))
                 .collect(),
             images: maps.exec.keys(|key| key.session == id.0)?,
+            // No door is opened by these: only by rules that were committed since.
+            keep_alive: 0,
             _held: Vec::new(),
         };
         Ok(Self { id, cgroup_id, value, rules, prepared: None })
@@ -193,6 +204,11 @@ impl Loaded {
     /// Which version of its rules holds.
     pub(super) const fn generation(&self) -> u32 {
         self.value.generation
+    }
+
+    /// The grants whose connections outlive their actions.
+    pub(super) const fn keep_alive(&self) -> u64 {
+        self.rules.keep_alive
     }
 
     /// Opens or closes its baseline network.

@@ -6,9 +6,10 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, Pod};
-use sentinel_ebpf_common::{Endpoint, Image, ImageRule, Scope, Session, TaskMark};
+use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Image, ImageRule, Scope, Session, TaskMark};
 
 use super::EnforcerError;
 
@@ -24,6 +25,8 @@ const PINNED: &[&str] = &[
     "EXEC",
     "HEARTBEAT",
     "SOCKETS",
+    "CONNECTIONS",
+    "CONNECTION_COUNTS",
     "RECORDS",
     "THROTTLE",
     "DROPS",
@@ -49,6 +52,8 @@ pub(super) struct Maps {
     pub(super) prefixes: Named<LpmTrie<MapData, Endpoint, u64>>,
     pub(super) exec: Table<Image, ImageRule>,
     pub(super) heartbeat: Named<Array<MapData, u64>>,
+    pub(super) connections: Table<ConnectionKey, Connection>,
+    pub(super) connection_counts: Table<u64, u64>,
     pub(super) drops: Named<PerCpuArray<MapData, u64>>,
 }
 
@@ -94,10 +99,34 @@ impl Maps {
             prefixes: named("NETWORK_PREFIXES", take("NETWORK_PREFIXES")?)?,
             exec: named("EXEC", take("EXEC")?)?,
             heartbeat: named("HEARTBEAT", take("HEARTBEAT")?)?,
+            connections: named("CONNECTIONS", take("CONNECTIONS")?)?,
+            connection_counts: named("CONNECTION_COUNTS", take("CONNECTION_COUNTS")?)?,
             drops: named("DROPS", take("DROPS")?)?,
         };
         let records: Named<Records> = named("RECORDS", take("RECORDS")?)?;
         Ok((maps, records.map))
+    }
+
+    /// The grants of a session whose rules name a connection's peer, looked up as the kernel side does.
+    pub(super) fn bits_of_peer(
+        &self,
+        session: u32,
+        generation: u32,
+        connection: &Connection,
+    ) -> Result<u64, EnforcerError> {
+        let Ok(protocol) = u16::try_from(connection.protocol) else { return Ok(0) };
+        let mut bits = 0;
+        for port in [connection.destination_port, 0] {
+            let endpoint = Endpoint { session, generation, protocol, port, address: connection.destination };
+            bits |= self.network.find(&endpoint)?.unwrap_or(0);
+            let length = Endpoint::BITS_BEFORE_ADDRESS.saturating_add(128);
+            match self.prefixes.map.get(&Key::new(length, endpoint), 0) {
+                Ok(more) => bits |= more,
+                Err(MapError::KeyNotFound) => {}
+                Err(cause) => return Err(self.prefixes.refused()(cause)),
+            }
+        }
+        Ok(bits)
     }
 }
 

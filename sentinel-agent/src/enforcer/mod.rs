@@ -5,6 +5,7 @@
 
 mod bound;
 mod btf;
+mod connections;
 mod ebpf;
 mod executables;
 mod hooks;
@@ -25,6 +26,7 @@ mod puppet;
 pub(crate) mod recording;
 pub mod records;
 mod rules;
+mod sockdiag;
 mod suggestion;
 #[cfg(test)]
 mod testing;
@@ -40,7 +42,7 @@ use std::time::Duration;
 pub use ebpf::EbpfEnforcer;
 pub use walk::Writer;
 
-use sentinel_engine::{GrantSet, Policy, ScopeId};
+use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::SessionId;
 use sentinel_proto::examination::Examination;
 
@@ -205,7 +207,8 @@ pub trait Enforcer {
     /// The chain is as before.
     fn put_scope_in_front(&mut self, tgid: u32, scope: ScopeId) -> Result<(), EnforcerError>;
 
-    /// A scope's open doors are exactly `open`, until `until` on CLOCK_BOOTTIME. Empty removes the entry.
+    /// A scope's open doors are exactly `open`, until `until` on CLOCK_BOOTTIME. Empty removes the entry. `openings` says since when each is:
+    /// sockets of it that are older send nothing any more, and those with a peer are destroyed.
     ///
     /// # Errors
     /// What was open before may still be: the caller closes or kills.
@@ -215,6 +218,7 @@ pub trait Enforcer {
         scope: ScopeId,
         open: GrantSet,
         until: Duration,
+        openings: &[Opening],
     ) -> Result<(), EnforcerError>;
 
     /// Opens or closes a session's baseline network.

@@ -47,6 +47,19 @@ pub(super) enum Deed<'a> {
     Exec(&'a Path),
     /// `fork`: the child takes its orders by the descriptor with this number.
     Fork(i32),
+    /// Any call, by its number. The answer is what the kernel returned, an error's number negative.
+    #[cfg(test)]
+    Call(libc::c_long, [Argument<'a>; 4]),
+}
+
+/// What a call is given.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Argument<'a> {
+    /// A number.
+    Number(i32),
+    /// The address of these bytes, and as the argument behind it their count.
+    Bytes(&'a [u8]),
 }
 
 impl Deed<'_> {
@@ -70,6 +83,8 @@ impl Deed<'_> {
                 order[0] = b'f';
                 order[4..8].copy_from_slice(&descriptor.to_ne_bytes());
             }
+            #[cfg(test)]
+            Self::Call(number, arguments) => put_call(&mut order, number, &arguments),
         }
         Ok(order)
     }
@@ -89,6 +104,38 @@ fn put_address(order: &mut [u8; ORDER], deed: u8, to: SocketAddr) {
         }
     }
 }
+
+/// Six arguments of eight bytes each, and for each whether it is a place among the bytes behind them.
+#[cfg(test)]
+fn put_call(order: &mut [u8; ORDER], number: libc::c_long, arguments: &[Argument<'_>]) {
+    order[0] = b'y';
+    order[8..16].copy_from_slice(&number.to_ne_bytes());
+    let (mut index, mut end) = (0, CALL_BYTES);
+    let mut put = |value: i64, is_place: bool| {
+        order[16 + index * 8..24 + index * 8].copy_from_slice(&value.to_ne_bytes());
+        order[1 + index] = u8::from(is_place);
+        index += 1;
+    };
+    let mut bytes_of = Vec::new();
+    for argument in arguments {
+        match *argument {
+            Argument::Number(number) => put(number.into(), false),
+            Argument::Bytes(bytes) => {
+                put(i64::try_from(end).unwrap(), true);
+                put(i64::try_from(bytes.len()).unwrap(), false);
+                bytes_of.push((end, bytes));
+                end += bytes.len().next_multiple_of(8);
+            }
+        }
+    }
+    for (place, bytes) in bytes_of {
+        order[place..place + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+/// Where in an order the bytes begin that a call is given addresses of.
+#[cfg(test)]
+const CALL_BYTES: usize = 64;
 
 /// The process.
 #[derive(Debug)]
@@ -169,6 +216,13 @@ impl Puppet {
         let pid = u32::try_from(pid).map_err(|_negative| io::Error::from_raw_os_error(-pid))?;
         let spares = std::rc::Rc::clone(&self.spares);
         Ok(Self { pid, pidfd: pidfd(pid)?, orders, is_child: false, spares })
+    }
+
+    /// One of its descriptors, as one of this process's own.
+    #[cfg(test)]
+    pub(super) fn descriptor(&self, number: i32) -> OwnedFd {
+        let flags = rustix::process::PidfdGetfdFlags::empty();
+        rustix::process::pidfd_getfd(&self.pidfd, number, flags).unwrap()
     }
 
     /// Waits for its end.
@@ -269,6 +323,8 @@ fn obey(order: &[u8; ORDER]) -> Done {
         b'o' => make_socket(order),
         b'x' => execute(order),
         b'f' => return fork(order),
+        #[cfg(test)]
+        b'y' => return Done::Answer(call(order)),
         _ => Err(Errno::INVAL),
     };
     Done::Answer(done.map_or_else(Errno::raw_os_error, |()| 0))
@@ -314,6 +370,28 @@ fn execute(order: &[u8; ORDER]) -> rustix::io::Result<()> {
     unsafe { libc::execve(path, arguments.as_ptr(), environment.as_ptr()) };
     // SAFETY: the number of this thread's last error, which the failed call has set.
     Err(Errno::from_raw_os_error(unsafe { *libc::__errno_location() }))
+}
+
+#[cfg(test)]
+fn call(order: &[u8; ORDER]) -> i32 {
+    let word = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&order[at..at + 8]);
+        i64::from_ne_bytes(bytes)
+    };
+    let argument = |index: usize| {
+        let value = word(16 + index * 8);
+        let base = if order[1 + index] == 0 { 0 } else { order.as_ptr() as i64 };
+        base + value
+    };
+    let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(argument);
+    // SAFETY: the addresses are within the order, and whoever gave it says how the kernel takes them.
+    let answer = unsafe { libc::syscall(word(8), a, b, c, d, e, f) };
+    if answer >= 0 {
+        return i32::try_from(answer).unwrap_or(i32::MAX);
+    }
+    // SAFETY: the number of this thread's last error, which the failed call has set.
+    -unsafe { *libc::__errno_location() }
 }
 
 fn fork(order: &[u8; ORDER]) -> Done {

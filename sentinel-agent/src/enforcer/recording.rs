@@ -8,7 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sentinel_engine::{GrantSet, Policy, ScopeId};
+use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::SessionId;
 use sentinel_proto::examination::{Examination, Hold, Proof, Row};
 
@@ -199,6 +199,7 @@ impl Enforcer for RecordingEnforcer {
         scope: ScopeId,
         open: GrantSet,
         until: Duration,
+        _openings: &[Opening],
     ) -> Result<(), EnforcerError> {
         let mut recorded = self.call(Call::SetDoors { session, scope, open, until })?;
         if open.is_empty() {

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use sentinel_ebpf_common::BASELINE;
 use sentinel_ebpf_common::record::{
-    OPERATION_CONNECT, OPERATION_EXEC, OPERATION_FORK, OPERATION_SENDMSG, OPERATION_SOCKET,
+    OPERATION_BIND, OPERATION_CONNECT, OPERATION_EGRESS, OPERATION_EXEC, OPERATION_FORK, OPERATION_INBOUND,
+    OPERATION_SENDMSG, OPERATION_SOCKET,
 };
 use sentinel_ebpf_common::verdict::Verdict;
 use sentinel_engine::{Attempt, Policy};
@@ -57,6 +58,9 @@ pub fn describe(record: &KernelRecord, around: &Circumstances<'_>) -> Attempt {
             ("socket", format!("family {family} type {kind} protocol {protocol}"), None)
         }
         OPERATION_EXEC => ("exec", exec_target(record), exec_entry(record, around)),
+        OPERATION_EGRESS => ("egress", packet_target(record), network_entry(record)),
+        OPERATION_BIND => ("bind", network_target(record), listen_entry(record)),
+        OPERATION_INBOUND => ("inbound", packet_target(record), listen_entry(record)),
         OPERATION_FORK => ("fork", "a child whose mark could not be stored".to_owned(), None),
         unknown => ("unknown", format!("operation {unknown}"), None),
     };
@@ -67,9 +71,17 @@ pub fn describe(record: &KernelRecord, around: &Circumstances<'_>) -> Attempt {
         verdict: verdict
             .map_or_else(|| format!("verdict {}", record.verdict), |known| known.as_str().to_owned()),
         fate: fate(record).to_owned(),
-        process: printable(&String::from_utf8_lossy(until_nul(&record.comm))),
+        process: process(record),
         pid: record.tgid,
         would_allow: entry.map(|entry| would_allow(record, around, &entry)),
+    }
+}
+
+/// Who met it. Of a packet only the session is known: it leaves when the network lets it, whoever runs then.
+fn process(record: &KernelRecord) -> String {
+    match record.operation {
+        OPERATION_EGRESS | OPERATION_INBOUND => "(a packet)".to_owned(),
+        _ => printable(&String::from_utf8_lossy(until_nul(&record.comm))),
     }
 }
 
@@ -87,11 +99,26 @@ fn would_allow(record: &KernelRecord, around: &Circumstances<'_>, entry: &Entry)
         return suggestion::keep_when_exhausted();
     }
     let opened_by = suggestion::actions_that_open(around.policy, record.rule_bits);
+    if record.operation == OPERATION_EGRESS
+        && let Some(action) = opened_by.first()
+    {
+        // A rule names it, and its socket was let out once: what is over is the action.
+        return suggestion::keep_alive(action);
+    }
     suggestion::allow(entry, &around.in_flight, &opened_by)
 }
 
 fn address(record: &KernelRecord) -> IpAddr {
     Ipv6Addr::from(record.address).to_canonical()
+}
+
+/// As [`network_target`], for a packet that may not have been read so far.
+fn packet_target(record: &KernelRecord) -> String {
+    if record.protocol == 0 {
+        return "a packet with IP options or extension headers, or of a protocol that no rule names"
+            .to_owned();
+    }
+    network_target(record)
 }
 
 fn network_target(record: &KernelRecord) -> String {
@@ -107,6 +134,14 @@ fn network_target(record: &KernelRecord) -> String {
 }
 
 fn network_entry(record: &KernelRecord) -> Option<Entry> {
+    endpoint(record).map(Entry::Network)
+}
+
+fn listen_entry(record: &KernelRecord) -> Option<Entry> {
+    endpoint(record).map(Entry::Listen)
+}
+
+fn endpoint(record: &KernelRecord) -> Option<String> {
     let suffix = match record.protocol {
         6 => "",
         17 => "/udp",
@@ -114,7 +149,7 @@ fn network_entry(record: &KernelRecord) -> Option<Entry> {
     };
     // No policy can name port 0.
     let port = u16::try_from(record.port).ok().filter(|port| *port != 0)?;
-    Some(Entry::Network(format!("{}{suffix}", SocketAddr::new(address(record), port))))
+    Some(format!("{}{suffix}", SocketAddr::new(address(record), port)))
 }
 
 /// The path as it was given to execve; without one, what the kernel opened.
@@ -199,6 +234,10 @@ mod tests {
             rule_bits: 0,
             open_bits: 1,
             scopes: [0; SCOPE_CHAIN],
+            cookie: 0,
+            source: [0; 16],
+            source_port: 0,
+            reserved: 0,
             path: [0; PATH_BYTES],
         }
     }
@@ -228,6 +267,29 @@ mod tests {
         let rules = super::super::rules::compile(&pasted(&text).grants).unwrap();
         assert_eq!(rules.len(), 1);
         assert_eq!(rules[0].endpoint(7, 1).address, record(OPERATION_CONNECT, Verdict::NoRule).address);
+    }
+
+    #[test]
+    fn a_packet_is_told_without_a_process_and_what_it_lacks_by_what_stopped_it() {
+        let attempt = described(&record(OPERATION_EGRESS, Verdict::NoRule));
+        assert_eq!((attempt.operation.as_str(), attempt.process.as_str()), ("egress", "(a packet)"));
+        assert!(attempt.would_allow.unwrap().ends_with("- \"127.0.0.1:8080\""));
+        let unread =
+            described(&KernelRecord { protocol: 0, port: 0, ..record(OPERATION_EGRESS, Verdict::Header) });
+        assert!(unread.target.contains("IP options") && unread.would_allow.is_none(), "{unread:?}");
+        assert_eq!(unread.verdict, "header");
+        let policy = pasted("actions: {fetch: {grants: {network: ['127.0.0.1:8080']}}}");
+        let over = KernelRecord { rule_bits: 0b10, ..record(OPERATION_EGRESS, Verdict::DoorClosed) };
+        let attempt = describe(&over, &against(&policy));
+        assert!(attempt.would_allow.unwrap().contains("fetch:\n    grants:\n      keep_alive: true"));
+    }
+
+    #[test]
+    fn an_own_address_without_a_rule_is_told_with_the_list_that_it_lacks() {
+        for operation in [OPERATION_BIND, OPERATION_INBOUND] {
+            let text = described(&record(operation, Verdict::NoRule)).would_allow.unwrap();
+            assert_eq!(text, "enforcement:\n  network:\n    listen:\n      - \"127.0.0.1:8080\"");
+        }
     }
 
     #[test]

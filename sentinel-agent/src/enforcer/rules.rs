@@ -28,6 +28,7 @@ pub(super) struct Door {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
+    /// With [`Endpoint::LISTEN`] where it is an own address.
     protocol: u16,
     /// 0 is any.
     port: u16,
@@ -62,7 +63,9 @@ impl Door {
 pub(super) fn compile(grants: &[Grant]) -> Result<Vec<Door>, EnforcerError> {
     let mut doors: BTreeMap<Place, u64> = BTreeMap::new();
     for (index, grant) in grants.iter().enumerate() {
-        for rule in &grant.network {
+        let network = grant.network.iter().map(|rule| (rule, 0));
+        let listen = grant.listen.iter().map(|rule| (rule, Endpoint::LISTEN));
+        for (rule, direction) in network.chain(listen) {
             let refuse = |cause: &str| EnforcerError::Rule {
                 rule: network_entry(rule),
                 line: rule.line,
@@ -72,7 +75,9 @@ pub(super) fn compile(grants: &[Grant]) -> Result<Vec<Door>, EnforcerError> {
             if bits == 0 {
                 return Err(refuse("it belongs to a grant beyond the 64 that the kernel side tells apart"));
             }
-            *doors.entry(place(rule).map_err(refuse)?).or_default() |= bits;
+            let mut place = place(rule).map_err(refuse)?;
+            place.protocol |= direction;
+            *doors.entry(place).or_default() |= bits;
         }
     }
     let prefixes: BTreeSet<u8> = doors.keys().map(|place| place.prefix).collect();
@@ -134,7 +139,7 @@ mod tests {
     }
 
     fn grant(network: Vec<NetworkRule>) -> Grant {
-        Grant { network, exec: Vec::new() }
+        Grant { network, ..Grant::default() }
     }
 
     /// What the kernel side does with the doors: for the port and for any, one address and the longest prefix.

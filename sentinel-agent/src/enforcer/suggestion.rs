@@ -21,6 +21,8 @@ const INTERPRETERS: &[&str] = &[
 pub(super) enum Entry {
     /// An endpoint, as a policy writes it.
     Network(String),
+    /// An own address, as a policy writes it.
+    Listen(String),
     /// A file.
     Exec(Executable),
 }
@@ -40,7 +42,7 @@ impl Entry {
     /// The list's item, and what is to be known of it.
     fn item(&self) -> (String, Option<String>) {
         match self {
-            Self::Network(endpoint) => (quoted(endpoint), None),
+            Self::Network(endpoint) | Self::Listen(endpoint) => (quoted(endpoint), None),
             Self::Exec(Executable { path, script, is_changeable }) => {
                 let mut notes = Vec::new();
                 if *is_changeable {
@@ -64,17 +66,19 @@ impl Entry {
 
     /// The keys above the baseline's list.
     fn in_baseline(&self) -> [String; 3] {
-        let list = match self {
-            Self::Network(_) => "network",
-            Self::Exec(_) => "exec",
+        let [section, list] = match self {
+            Self::Network(_) => ["network", "allow"],
+            Self::Listen(_) => ["network", "listen"],
+            Self::Exec(_) => ["exec", "allow"],
         };
-        ["enforcement", list, "allow"].map(str::to_owned)
+        ["enforcement", section, list].map(str::to_owned)
     }
 
     /// The keys above an action's list.
     fn in_action(&self, action: &str) -> [String; 4] {
         let list = match self {
             Self::Network(_) => "network",
+            Self::Listen(_) => "listen",
             Self::Exec(_) => "exec",
         };
         ["actions".to_owned(), plain_or_quoted(action), "grants".to_owned(), list.to_owned()]
@@ -109,6 +113,13 @@ pub(super) fn allow(entry: &Entry, in_flight: &[&str], opened_by: &[&str]) -> St
 pub(super) fn keep_when_exhausted() -> String {
     let note = "or a larger budget: this one is spent".to_owned();
     text(&["enforcement".to_owned()], "on_exhausted: keep", &[note])
+}
+
+/// What lets a connection outlive its action.
+pub(super) fn keep_alive(action: &str) -> String {
+    let keys = ["actions".to_owned(), plain_or_quoted(action), "grants".to_owned()];
+    let note = "and then only in the next action; or finish with the connection before its action ends";
+    text(&keys, "keep_alive: true", &[note.to_owned()])
 }
 
 /// The actions whose grants have one of these bits.
@@ -197,6 +208,20 @@ mod tests {
             "{told}"
         );
         pasted(&told);
+    }
+
+    #[test]
+    fn an_own_address_is_for_the_list_of_those() {
+        let own = Entry::Listen("127.0.0.1:8080".to_owned());
+        assert_eq!(pasted(&allow(&own, &[], &[])).grants[0].listen.len(), 1);
+        assert_eq!(pasted(&allow(&own, &["serve"], &[])).grants[1].listen.len(), 1);
+    }
+
+    #[test]
+    fn a_connection_that_outlives_its_action_is_told_how() {
+        let told = keep_alive("fetch");
+        assert!(told.starts_with("actions:\n  fetch:\n    grants:\n      keep_alive: true  # "), "{told}");
+        sentinel_policy::parse(&told).unwrap();
     }
 
     #[test]

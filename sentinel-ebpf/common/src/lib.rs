@@ -25,6 +25,8 @@ pub const HEARTBEAT_MAX_AGE_NS: u64 = 5_000_000_000;
 pub const DEEPEST_SESSION: u32 = 15;
 /// The grant bit that is open without any action.
 pub const BASELINE: u64 = 1;
+/// How many grants there can be: as many as bits.
+pub const GRANTS: usize = 64;
 
 /// Map `TASKS`: who a process is. Key: its tgid (u32).
 ///
@@ -74,7 +76,7 @@ impl Session {
 }
 
 /// Map `SCOPES`: what is open for a scope. Key: the scope (u64). A missing entry: nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Scope {
     /// Its session: an entry counts for no other.
@@ -85,6 +87,15 @@ pub struct Scope {
     pub open: u64,
     /// When they close by themselves.
     pub expires_at: u64,
+    /// Of each open grant: when the earliest of its actions in flight began. A socket that was opened before that belongs to an action that is
+    /// over. 0 for a grant that lets connections live on from action to action.
+    pub since: [u64; GRANTS],
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self { session: 0, generation: 0, open: 0, expires_at: 0, since: [0; GRANTS] }
+    }
 }
 
 /// Key of map `NETWORK`, and behind a prefix length the key of `NETWORK_PREFIXES`. Value: the grant bits (u64) that
@@ -96,7 +107,7 @@ pub struct Endpoint {
     pub session: u32,
     /// The generation of the rule.
     pub generation: u32,
-    /// The protocol's number: 6 (TCP) or 17 (UDP).
+    /// The protocol's number: 6 (TCP) or 17 (UDP); with [`Endpoint::LISTEN`] the rule is one for an own address.
     pub protocol: u16,
     /// The port in host byte order; 0 is any.
     pub port: u16,
@@ -107,6 +118,8 @@ pub struct Endpoint {
 impl Endpoint {
     /// How many bits of the key stand before the address: an LPM prefix length is this and the address's own.
     pub const BITS_BEFORE_ADDRESS: u32 = 96;
+    /// In `protocol`: the address is one to be bound to, for others to come to.
+    pub const LISTEN: u16 = 0x100;
 }
 
 /// Key of map `EXEC`.
@@ -137,16 +150,77 @@ pub struct ImageRule {
     pub generation_known: u32,
 }
 
-/// Socket storage `SOCKETS`: whose a socket is.
+/// Socket storage `SOCKETS`: whose a socket is, and what lets its packets leave. An accepted socket has its listener's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SocketMark {
     /// The session that created it.
     pub session: u32,
-    /// The generation by which it was last let connect.
+    /// The generation by which it was last let connect, send or bind.
     pub generation: u32,
-    /// The grant bits by which it was last let connect.
+    /// The grant bits by which it was.
     pub opened_by: u64,
+    /// The scope that had them open; 0: the baseline alone.
+    pub scope: u64,
+    /// When.
+    pub opened_at: u64,
+    /// Its slot in `CONNECTIONS` and one; 0: it is not there.
+    pub slot: u64,
+    /// Where to; with [`SocketMark::LISTENS`]: to which own address it is bound.
+    pub address: [u8; 16],
+    /// The flags below.
+    pub flags: u32,
+    /// The address's port in host byte order.
+    pub port: u16,
+    /// Always 0.
+    pub reserved: u16,
+}
+
+impl SocketMark {
+    /// Payload of it was refused: none leaves ever again, or TCP would send what was held back once a door is open.
+    pub const POISONED: u32 = 1;
+    /// It is bound to an address that a `listen` rule names, or was accepted by such a one.
+    pub const LISTENS: u32 = 2;
+    /// That its packets are refused, or are only recorded, was told already.
+    pub const TOLD: u32 = 4;
+    /// It has a peer: what is destroyed when its door shuts.
+    pub const CONNECTED: u32 = 8;
+}
+
+/// Key of map `CONNECTIONS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ConnectionKey {
+    /// The scope under which it was opened.
+    pub scope: u64,
+    /// Which of its connections, counted from 0.
+    pub slot: u64,
+}
+
+/// Value of map `CONNECTIONS`: a socket that an action's door let out, as the kernel finds it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Connection {
+    /// The socket's own number.
+    pub cookie: u64,
+    /// The grant bits by which it was opened.
+    pub opened_by: u64,
+    /// When.
+    pub opened_at: u64,
+    /// Its own address.
+    pub source: [u8; 16],
+    /// Its peer's.
+    pub destination: [u8; 16],
+    /// The generation of the bits.
+    pub generation: u32,
+    /// The protocol's number.
+    pub protocol: u32,
+    /// The port of its own address in host byte order.
+    pub source_port: u16,
+    /// That of its peer's.
+    pub destination_port: u16,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 const _: () = {
@@ -156,16 +230,20 @@ const _: () = {
             && offset_of!(TaskMark, first_ino) == 56
     );
     assert!(size_of::<Session>() == 8);
-    assert!(size_of::<Scope>() == 24 && offset_of!(Scope, expires_at) == 16);
+    assert!(size_of::<Scope>() == 24 + 8 * GRANTS && offset_of!(Scope, since) == 24);
     assert!(size_of::<Endpoint>() == 28 && offset_of!(Endpoint, address) == 12);
     assert!(size_of::<Image>() == 24 && offset_of!(Image, dev) == 16);
     assert!(size_of::<ImageRule>() == 16);
-    assert!(size_of::<SocketMark>() == 16);
+    assert!(size_of::<SocketMark>() == 64 && offset_of!(SocketMark, flags) == 56);
+    assert!(size_of::<ConnectionKey>() == 16);
+    assert!(size_of::<Connection>() == 72 && offset_of!(Connection, generation) == 56);
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark};
+    use super::{
+        Connection, ConnectionKey, Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark,
+    };
 
     macro_rules! pod {
         ($($name:ident),*) => {
@@ -176,5 +254,5 @@ mod pod {
         };
     }
 
-    pod!(Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark);
+    pod!(Connection, ConnectionKey, Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark);
 }

@@ -27,7 +27,7 @@ pub struct Record {
     pub tid: u32,
     /// The thread's name, NUL-terminated.
     pub comm: [u8; 16],
-    /// Network: the address (IPv4 as IPv4-mapped).
+    /// Network: the address (IPv4 as IPv4-mapped). Bind and inbound: the own one.
     pub address: [u8; 16],
     /// Network: the port in host byte order. Socket: the type.
     pub port: u32,
@@ -45,6 +45,14 @@ pub struct Record {
     pub open_bits: u64,
     /// The task's scopes, nearest first; 0 is none.
     pub scopes: [u64; SCOPE_CHAIN],
+    /// Egress: the socket's own number, by which it is found; else 0.
+    pub cookie: u64,
+    /// Egress: the socket's own address.
+    pub source: [u8; 16],
+    /// Egress: its port.
+    pub source_port: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// Exec: the file name as it was given to execve, cut short; evidence, never compared.
     pub path: [u8; PATH_BYTES],
 }
@@ -59,8 +67,14 @@ pub const OPERATION_SOCKET: u32 = 3;
 pub const OPERATION_EXEC: u32 = 4;
 /// A fork whose mark could not be stored.
 pub const OPERATION_FORK: u32 = 5;
+/// A packet on its way out.
+pub const OPERATION_EGRESS: u32 = 16;
+/// Binding a socket to an own address, for others to come to.
+pub const OPERATION_BIND: u32 = 17;
+/// A connection or datagram that comes to a socket that nothing lets listen.
+pub const OPERATION_INBOUND: u32 = 18;
 
-const _: () = assert!(size_of::<Record>() == 136 + PATH_BYTES);
+const _: () = assert!(size_of::<Record>() == 168 + PATH_BYTES);
 
 // SAFETY: repr(C), integers only, without padding (its size is the sum of its fields'): any bytes are a value.
 #[cfg(feature = "user")]

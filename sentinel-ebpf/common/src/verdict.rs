@@ -2,7 +2,7 @@
 //!
 //! Invariant: a door opens only for a bit that is both in the rule and open now; everything else is a named refusal.
 
-use crate::{BASELINE, HEARTBEAT_MAX_AGE_NS, Scope, Session, TaskMark};
+use crate::{BASELINE, GRANTS, HEARTBEAT_MAX_AGE_NS, Scope, Session, TaskMark};
 
 /// Why something was let pass or refused. The numbers stand in records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,10 @@ pub enum Verdict {
     Failed = 7,
     /// The caller's session is not the socket's.
     ForeignTask = 8,
+    /// The packet has IP options, an extension header or is a fragment: where it goes can't be judged.
+    Header = 16,
+    /// Payload of the socket was refused before: none leaves any more.
+    Poisoned = 17,
 }
 
 impl Verdict {
@@ -42,6 +46,8 @@ impl Verdict {
             6 => Self::Surface,
             7 => Self::Failed,
             8 => Self::ForeignTask,
+            16 => Self::Header,
+            17 => Self::Poisoned,
             _ => return None,
         })
     }
@@ -59,6 +65,8 @@ impl Verdict {
             Self::Surface => "surface",
             Self::Failed => "failed",
             Self::ForeignTask => "foreign_task",
+            Self::Header => "header",
+            Self::Poisoned => "poisoned",
         }
     }
 }
@@ -87,6 +95,42 @@ pub const fn open_in_scope(scope: &Scope, session: u32, generation: u32, now: u6
     } else {
         0
     }
+}
+
+/// Whether one of these grants is open and has an action in flight that began no later than a socket was opened. So a socket outlives its
+/// action only while another of the same grant, that overlapped it, goes on in the same scope.
+#[must_use]
+#[inline]
+pub fn is_in_flight(scope: &Scope, bits: u64, opened_at: u64) -> bool {
+    let mut left = bits & scope.open & !BASELINE;
+    // As often as there are bits, and once where there is one.
+    for _ in 0..GRANTS {
+        if left == 0 {
+            return false;
+        }
+        let began = scope.since.get(lowest_bit(left) & (GRANTS - 1));
+        if began.is_some_and(|began| *began <= opened_at) {
+            return true;
+        }
+        left &= left.wrapping_sub(1);
+    }
+    false
+}
+
+/// The index of the lowest bit that is set; 63 where none is. The kernel side has no instruction for it.
+#[must_use]
+#[inline]
+pub const fn lowest_bit(bits: u64) -> usize {
+    let (mut index, mut left) = (0_usize, bits);
+    let mut half = 32_u32;
+    while half > 0 {
+        if left & 1_u64.wrapping_shl(half).wrapping_sub(1) == 0 {
+            index |= half as usize;
+            left = left.wrapping_shr(half);
+        }
+        half >>= 1;
+    }
+    index
 }
 
 /// The baseline of a session's network.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sentinel_proto::SessionId;
 
-use crate::{Effect, Fact, GrantSet, Now, OnExhausted, Policy, ScopeId, State};
+use crate::{Effect, Fact, GrantSet, Now, OnExhausted, Opening, Policy, ScopeId, State};
 
 /// The orders that follow from these facts, once all of them are applied. The same order twice is harmless.
 #[must_use]
@@ -120,11 +120,13 @@ pub fn baseline(state: &State, policy: &Policy, session: SessionId, now: Now) ->
 fn doors(state: &State, session: SessionId, scope: ScopeId) -> Effect {
     let mut open = GrantSet::EMPTY;
     let mut until = Duration::ZERO;
+    let mut openings = Vec::new();
     let is_paused = state.is_paused(session);
     let in_flight = state.actions_of_scope(scope).filter(|(_, action)| !action.grants.is_empty());
     for (_, action) in in_flight.filter(|_| !is_paused) {
         open = open.union(action.grants);
         until = until.max(action.deadline);
+        openings.push(Opening { grants: action.grants, since: action.started });
     }
-    Effect::SetDoors { session, scope, open, until }
+    Effect::SetDoors { session, scope, open, until, openings }
 }

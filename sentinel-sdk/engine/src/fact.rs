@@ -373,8 +373,17 @@ pub struct Attempt {
     pub would_allow: Option<String>,
 }
 
-/// An order to the outside world.
+/// What one action in flight opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Its grants.
+    pub grants: GrantSet,
+    /// When it began.
+    pub since: Duration,
+}
+
+/// An order to the outside world.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A scope's open doors are exactly these, until then. Empty: none.
     SetDoors {
@@ -386,6 +395,8 @@ pub enum Effect {
         open: GrantSet,
         /// When they close by themselves, on the clock of [`crate::Now::elapsed`].
         until: Duration,
+        /// What each of the actions opens, and when it began, on the same clock.
+        openings: Vec<Opening>,
     },
     /// Whether a session's baseline network is open.
     SetBaselineNetwork {

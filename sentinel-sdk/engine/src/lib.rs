@@ -42,7 +42,7 @@ pub use canonical::{inputs_digest, say_the_same};
 pub use decide::decide;
 pub use effects::{baseline, effects};
 pub use event::{ActionRequest, Event};
-pub use fact::{Attempt, Effect, Fact, Recorded, SessionEnding};
+pub use fact::{Attempt, Effect, Fact, Opening, Recorded, SessionEnding};
 pub use grant::{GrantSet, ScopeId};
 pub use policy::{
     ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,

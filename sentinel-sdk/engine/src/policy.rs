@@ -177,6 +177,10 @@ pub struct Grant {
     pub network: Vec<NetworkRule>,
     /// What may be executed.
     pub exec: Vec<ExecRule>,
+    /// To which own addresses a socket may be bound for others to come to.
+    pub listen: Vec<NetworkRule>,
+    /// Whether connections outlive the action, for the next one with this grant in the same scope to use.
+    pub keep_alive: bool,
 }
 
 /// Transport protocols that a rule can name. All others are always refused.

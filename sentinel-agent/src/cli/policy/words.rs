@@ -6,11 +6,14 @@ use sentinel_policy::network_entry;
 /// What doors let a session do, a line each.
 pub(super) fn doors(grant: &Grant) -> impl Iterator<Item = String> {
     let network = grant.network.iter().map(|rule| format!("  connect to {}", network_entry(rule)));
+    let listen = grant.listen.iter().map(|rule| format!("  be reached at {}", network_entry(rule)));
+    let kept =
+        grant.keep_alive.then(|| "  use connections of the same grant that are left from before".to_owned());
     let exec = grant.exec.iter().map(|rule| {
         let risk = if rule.writable_accepted { ", also where the application can write it" } else { "" };
         format!("  execute {}{risk}", rule.path.display())
     });
-    network.chain(exec)
+    network.chain(kept).chain(listen).chain(exec)
 }
 
 /// What is open without any action, a line each.

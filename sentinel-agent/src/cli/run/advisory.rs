@@ -106,6 +106,7 @@ fn what_does_not_hold(policy: &Policy) -> Vec<String> {
     let baseline = policy.grants.first();
     let doors = [
         ("enforcement.network.allow", baseline.is_some_and(|grant| !grant.network.is_empty())),
+        ("enforcement.network.listen", baseline.is_some_and(|grant| !grant.listen.is_empty())),
         ("enforcement.exec.allow", baseline.is_some_and(|grant| !grant.exec.is_empty())),
         ("enforcement.exec.libraries", !policy.exec_libraries.is_empty()),
         ("enforcement.unix.allow", !policy.unix_allow.is_empty()),

@@ -28,6 +28,10 @@ fn record(session: SessionId, port: u32) -> KernelRecord {
         rule_bits: 0,
         open_bits: 0,
         scopes: [0; 4],
+        cookie: 0,
+        source: [0; 16],
+        source_port: 0,
+        reserved: 0,
         path: [0; sentinel_ebpf_common::record::PATH_BYTES],
     }
 }

@@ -126,15 +126,15 @@ fn a_full_map_is_an_error_that_names_it_and_opens_nothing() {
     let enforcer = scene.host.enforcer();
     let mut opened = 0_u64;
     let error = loop {
-        match enforcer.set_doors(id, ScopeId(opened + 1), GrantSet::of(1), until) {
+        match enforcer.set_doors(id, ScopeId(opened + 1), GrantSet::of(1), until, &[]) {
             Ok(()) => opened += 1,
             Err(error) => break error,
         }
     };
     assert_eq!(error.to_string(), "map `SCOPES`: it is full");
     assert_eq!(opened, 16_384);
-    enforcer.set_doors(id, ScopeId(1), GrantSet::EMPTY, Duration::ZERO).unwrap();
-    enforcer.set_doors(id, ScopeId(opened + 1), GrantSet::of(1), until).unwrap();
+    enforcer.set_doors(id, ScopeId(1), GrantSet::EMPTY, Duration::ZERO, &[]).unwrap();
+    enforcer.set_doors(id, ScopeId(opened + 1), GrantSet::of(1), until, &[]).unwrap();
 }
 
 #[test]

@@ -3,8 +3,11 @@
 //! Each has an instance of its own, which is ended and removed also when the test panics.
 
 mod doors;
+mod egress;
 mod exec;
+mod inbound;
 mod network;
+mod sockets;
 mod survival;
 
 use std::fs::{DirBuilder, File};
@@ -17,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use sentinel_engine::{Cidr, ExecRule, Grant, GrantSet, NetworkRule, Policy, Protocol, ScopeId};
+use sentinel_engine::{Cidr, ExecRule, Grant, GrantSet, NetworkRule, Opening, Policy, Protocol, ScopeId};
 use sentinel_proto::SessionId;
 
 use super::puppet::{Deed, Ending, Puppet};
@@ -134,8 +137,10 @@ impl Host {
     }
 
     fn set_doors(&mut self, session: &Session, scope: u64, open: GrantSet, for_time: Duration) {
-        let until = since_boot() + for_time;
-        self.enforcer().set_doors(session.id, ScopeId(scope), open, until).unwrap();
+        let since = since_boot();
+        let openings = [Opening { grants: open, since }];
+        let openings = if open.is_empty() { &[] } else { &openings[..] };
+        self.enforcer().set_doors(session.id, ScopeId(scope), open, since + for_time, openings).unwrap();
     }
 
     fn records(&mut self) -> Vec<KernelRecord> {
@@ -170,12 +175,12 @@ fn network(endpoints: &[(Protocol, SocketAddr)]) -> Grant {
         port: Some(to.port()),
         line: 1,
     };
-    Grant { network: endpoints.iter().map(rule).collect(), exec: Vec::new() }
+    Grant { network: endpoints.iter().map(rule).collect(), ..Grant::default() }
 }
 
 fn programs(paths: &[&str]) -> Grant {
     let rule = |path: &&str| ExecRule { path: path.into(), writable_accepted: false, line: 1 };
-    Grant { network: Vec::new(), exec: paths.iter().map(rule).collect() }
+    Grant { exec: paths.iter().map(rule).collect(), ..Grant::default() }
 }
 
 fn listener(ip: impl Into<IpAddr>) -> (TcpListener, SocketAddr) {

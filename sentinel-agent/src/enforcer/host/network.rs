@@ -54,7 +54,7 @@ fn a_prefix_and_any_port_open_what_they_cover_and_no_more() {
     let (_far, far) = listener(Ipv4Addr::new(127, 2, 0, 1));
     let cidr = Cidr { address: Ipv4Addr::new(127, 1, 0, 0).into(), prefix: 16 };
     let rule = NetworkRule { protocol: Protocol::Tcp, cidr, port: None, line: 1 };
-    let session = host.session(1, &policy(vec![Grant { network: vec![rule], exec: Vec::new() }]));
+    let session = host.session(1, &policy(vec![Grant { network: vec![rule], ..Grant::default() }]));
     let puppet = host.puppet(&session);
     assert_eq!((connect(&puppet, near), connect(&puppet, far)), (0, EPERM));
 }

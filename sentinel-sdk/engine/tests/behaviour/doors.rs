@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use sentinel_engine::{Effect, Event, GrantSet, OnExhausted, ScopeId};
+use sentinel_engine::{Effect, Event, GrantSet, OnExhausted, Opening, ScopeId};
 use sentinel_proto::Outcome;
 
 use crate::world::{Rules, SCOPE, SESSION, World, seconds};
 
 fn doors(open: u64, until: Duration) -> Effect {
-    Effect::SetDoors { session: SESSION, scope: SCOPE, open: GrantSet(open), until }
+    Effect::SetDoors { session: SESSION, scope: SCOPE, open: GrantSet(open), until, openings: Vec::new() }
 }
 
 fn shut() -> Effect {
@@ -69,9 +69,26 @@ fn scopes_do_not_share_doors() {
     let other = ScopeId(12);
     let action_id = world.begin_in(other, "build");
     let until = world.now.elapsed + seconds(3600);
-    let of_other = Effect::SetDoors { session: SESSION, scope: other, open: GrantSet(0b100), until };
+    let open = GrantSet(0b100);
+    let of_other = Effect::SetDoors { session: SESSION, scope: other, open, until, openings: Vec::new() };
     assert_eq!(world.ordered, [of_other]);
     assert_eq!(world.state.actions_of_scope(other).map(|(id, _)| id).collect::<Vec<_>>(), [action_id]);
+}
+
+#[test]
+fn a_door_is_open_since_its_own_action_began() {
+    let mut world = World::new(&rules());
+    let opening = |open, since| Opening { grants: GrantSet(open), since };
+    let started = world.now.elapsed;
+    let first = world.begin("fetch", "0").unwrap();
+    assert_eq!(world.openings, [opening(0b010, started)]);
+    world.wait(seconds(7));
+    world.begin("fetch", "0").unwrap();
+    world.begin("build", "0").unwrap();
+    let later = started + seconds(7);
+    assert_eq!(world.openings, [opening(0b010, started), opening(0b010, later), opening(0b100, later)]);
+    world.end(first, Outcome::Success, None);
+    assert_eq!(world.openings, [opening(0b010, later), opening(0b100, later)]);
 }
 
 #[test]

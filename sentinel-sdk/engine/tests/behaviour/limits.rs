@@ -160,7 +160,13 @@ fn a_pause_shuts_all_doors_and_the_resume_opens_those_that_are_still_in_time() {
     world.begin("fetch", "0").unwrap();
     let until = world.state.next_deadline().unwrap();
     world.step(Event::Pause { session: SESSION, operator: 0 });
-    let doors = |open, until| Effect::SetDoors { session: SESSION, scope: crate::world::SCOPE, open, until };
+    let doors = |open, until| Effect::SetDoors {
+        session: SESSION,
+        scope: crate::world::SCOPE,
+        open,
+        until,
+        openings: Vec::new(),
+    };
     assert_eq!(
         world.ordered,
         [

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sentinel_engine::{
     ActionRequest, ActionRule, Allowlist, Approvals, Approver, CountLimit, DayLimit, Effect, Event, Fact,
-    Grant, Hours, Limit, Now, Operator, Policy, RateLimit, ScopeId, SessionEnding, SessionTotals, Span,
-    State, decide, effects,
+    Grant, Hours, Limit, Now, Opening, Operator, Policy, RateLimit, ScopeId, SessionEnding, SessionTotals,
+    Span, State, decide, effects,
 };
 use sentinel_proto::{
     ActionId, ActionName, ApprovalId, Denial, Money, Outcome, Payload, Reason, RiskLevel, SessionId,
@@ -194,6 +194,8 @@ pub(crate) struct World {
     pub(crate) facts: Vec<(Fact, Now)>,
     /// What the last event has led to outside.
     pub(crate) ordered: Vec<Effect>,
+    /// What was taken out of `ordered`: since when its doors are open.
+    pub(crate) openings: Vec<Opening>,
     next_action: u128,
 }
 
@@ -206,6 +208,7 @@ impl World {
             now: Now { wall_micros: 1_700_000_000_000_000, elapsed: seconds(1_000) },
             facts: Vec::new(),
             ordered: Vec::new(),
+            openings: Vec::new(),
             next_action: 1,
         };
         world.start_session(SESSION, None, rules);
@@ -245,6 +248,12 @@ impl World {
             self.facts.push((fact.clone(), self.now));
         }
         self.ordered = effects(&self.state, &self.policies, &facts, self.now);
+        self.openings.clear();
+        for effect in &mut self.ordered {
+            if let Effect::SetDoors { openings, .. } = effect {
+                self.openings.append(openings);
+            }
+        }
         facts
     }
 

@@ -26,7 +26,11 @@ const KEYS: Keys = Keys {
             about: "What a spent budget of session, run or day does to the network that is open without any action: `close` or `keep`.",
             shape: Shape::Word(&["close", "keep"]),
         },
-        Key { name: "network", about: "Where to connections may go.", shape: Shape::Section(&NETWORK_KEYS) },
+        Key {
+            name: "network",
+            about: "Where to connections may go, and where they may come in.",
+            shape: Shape::Section(&NETWORK_KEYS),
+        },
         Key { name: "exec", about: "What may be executed.", shape: Shape::Section(&EXEC_KEYS) },
         Key {
             name: "unix",
@@ -40,13 +44,16 @@ const KEYS: Keys = Keys {
 };
 
 const NETWORK_KEYS: Keys = Keys {
-    known: &[Key {
-        name: "allow",
-        about: "Endpoints as `ADDRESS[/PREFIX]:PORT[/tcp|udp]`, IPv6 addresses in brackets, `*` for any port.",
-        shape: network::SHAPE,
-    }],
+    known: &[
+        Key {
+            name: "allow",
+            about: "Endpoints as `ADDRESS[/PREFIX]:PORT[/tcp|udp]`, IPv6 addresses in brackets, `*` for any port.",
+            shape: network::SHAPE,
+        },
+        Key { name: "listen", about: network::ABOUT_LISTEN, shape: network::SHAPE },
+    ],
     needed: Needed::Nothing,
-    later: &["listen"],
+    later: &[],
     example: "{allow: ['127.0.0.1:8080']}",
 };
 
@@ -97,10 +104,13 @@ pub(super) fn read(field: &Field<'_>, policy: &mut Policy, mentions: &mut Mentio
     }
     let mut baseline = policy.grants.first().cloned().unwrap_or_default();
     mentions.enter_baseline();
-    if let Some(section) = section.field("network").and_then(|field| field.section(found))
-        && let Some(field) = section.field("allow")
-    {
-        baseline.network = network::read(field, mentions, found);
+    if let Some(section) = section.field("network").and_then(|field| field.section(found)) {
+        if let Some(field) = section.field("allow") {
+            baseline.network = network::read(field, mentions, found);
+        }
+        if let Some(field) = section.field("listen") {
+            baseline.listen = network::read_listen(field, found);
+        }
     }
     if let Some(section) = section.field("exec").and_then(|field| field.section(found)) {
         if let Some(field) = section.field("allow") {

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use sentinel_engine::{Cidr, Grant, MAX_GRANTS, Protocol};
+use sentinel_engine::{Cidr, Grant, MAX_GRANTS, NetworkRule, Protocol};
 
 use crate::doubts::Mentions;
 use crate::field::Field;
 use crate::lower::{exec, network};
 use crate::problem::{Complaint, Findings};
+use crate::scalar::truth;
 use crate::shape::{Key, Keys, Needed, Shape};
 
 pub(super) const SHAPE: Shape = Shape::Section(&KEYS);
@@ -19,15 +20,22 @@ pub(super) const SHAPE: Shape = Shape::Section(&KEYS);
 const KEYS: Keys = Keys {
     known: &[
         Key { name: "network", about: "Endpoints that may be connected to.", shape: network::SHAPE },
+        Key { name: "listen", about: network::ABOUT_LISTEN, shape: network::SHAPE },
+        Key {
+            name: "keep_alive",
+            about: "`true`: connections outlive the action, for the next one with equal grants of the same process to use. Nothing leaves by them in between.",
+            shape: Shape::Truth,
+        },
         Key { name: "exec", about: "Files that may be executed.", shape: exec::SHAPE },
     ],
     needed: Needed::Nothing,
-    later: &["keep_alive"],
+    later: &[],
     example: "{network: ['192.0.2.10:443'], exec: [/usr/bin/make]}",
 };
 
 /// What a grant opens, without order and lines.
-type Doors = (BTreeSet<(Protocol, Cidr, Option<u16>)>, BTreeSet<(PathBuf, bool)>);
+type Doors = (Endpoints, BTreeSet<(PathBuf, bool)>, Endpoints, bool);
+type Endpoints = BTreeSet<(Protocol, Cidr, Option<u16>)>;
 
 /// The grants so far.
 pub(super) struct Grants {
@@ -56,10 +64,27 @@ impl Grants {
         let section = field.section(found)?;
         let network = section.field("network").map(|field| network::read(field, mentions, found));
         let exec = section.field("exec").map(|field| exec::read(field, mentions, found));
+        let listen = section.field("listen").map(|field| network::read_listen(field, found));
+        let keep_alive = section.field("keep_alive").map(|field| (truth(field, found), field));
         if found.problem_count() > problems_before {
             return None;
         }
-        let grant = Grant { network: network.unwrap_or_default(), exec: exec.unwrap_or_default() };
+        let mut grant = Grant {
+            network: network.unwrap_or_default(),
+            exec: exec.unwrap_or_default(),
+            listen: listen.unwrap_or_default(),
+            keep_alive: false,
+        };
+        if let Some((Some(true), field)) = keep_alive {
+            grant.keep_alive = !grant.network.is_empty() || !grant.listen.is_empty();
+            if !grant.keep_alive {
+                let complaint = Complaint::new(
+                    "without `network` or `listen` there is no connection to keep alive",
+                    "name endpoints, or remove it",
+                );
+                found.warning(field.label, &field.path, complaint);
+            }
+        }
         self.index_of(grant, field, found)
     }
 
@@ -67,9 +92,14 @@ impl Grants {
         if grant == Grant::default() {
             return None;
         }
+        let endpoints = |rules: &[NetworkRule]| {
+            rules.iter().map(|rule| (rule.protocol, rule.cidr, rule.port)).collect::<Endpoints>()
+        };
         let doors: Doors = (
-            grant.network.iter().map(|rule| (rule.protocol, rule.cidr, rule.port)).collect(),
+            endpoints(&grant.network),
             grant.exec.iter().map(|rule| (rule.path.clone(), rule.writable_accepted)).collect(),
+            endpoints(&grant.listen),
+            grant.keep_alive,
         );
         if let Some(index) = self.indices.get(&doors) {
             return Some(*index);

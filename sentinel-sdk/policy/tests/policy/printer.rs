@@ -53,6 +53,7 @@ pub(crate) fn yaml(policy: &Policy) -> String {
         let grant = rule.grant.map_or_else(Grant::default, |index| policy.grants.get(index).unwrap().clone());
         let tags = joined(rule.tags.iter().map(|tag| quoted(tag.as_str())));
         let (name, cost, seconds) = (quoted(name.as_str()), rule.cost_floor, rule.max_seconds);
+        let (listen, keep) = (network(&grant.listen), grant.keep_alive);
         let (network, exec) = (network(&grant.network), exec(&grant.exec));
         let mut more = counts(&rule.limits);
         if let Some(risk) = &rule.risk {
@@ -63,7 +64,7 @@ pub(crate) fn yaml(policy: &Policy) -> String {
         }
         write!(
             out,
-            "{name}: {{{more}cost_usd: {cost}, tags: [{tags}], max_seconds: {seconds}, grants: {{network: {network}, exec: {exec}}}}}, "
+            "{name}: {{{more}cost_usd: {cost}, tags: [{tags}], max_seconds: {seconds}, grants: {{network: {network}, listen: {listen}, keep_alive: {keep}, exec: {exec}}}}}, "
         )
         .unwrap();
     }
@@ -79,7 +80,8 @@ pub(crate) fn yaml(policy: &Policy) -> String {
     let paths =
         |paths: &[std::path::PathBuf]| joined(paths.iter().map(|path| quoted(path.to_str().unwrap())));
     writeln!(out, "}}\nenforcement:\n  mode: {mode}\n  on_exhausted: {on_exhausted}").unwrap();
-    writeln!(out, "  network: {{allow: {}}}", network(&baseline.network)).unwrap();
+    let (allow, listen) = (network(&baseline.network), network(&baseline.listen));
+    writeln!(out, "  network: {{allow: {allow}, listen: {listen}}}").unwrap();
     writeln!(
         out,
         "  exec: {{allow: {}, libraries: [{}]}}",
@@ -119,7 +121,7 @@ pub(crate) fn without_lines(mut policy: Policy) -> Policy {
     rates.values_mut().for_each(|rate| rate.line = 0);
     actions.values_mut().for_each(|rule| rule.line = 0);
     for grant in grants {
-        grant.network.iter_mut().for_each(|rule| rule.line = 0);
+        grant.network.iter_mut().chain(&mut grant.listen).for_each(|rule| rule.line = 0);
         grant.exec.iter_mut().for_each(|rule| rule.line = 0);
     }
     policy

@@ -149,9 +149,10 @@ fn paths() -> impl Strategy<Value = PathBuf> {
 }
 
 prop_compose! {
-    fn grants()(network in vec(endpoints(), 0..4), exec in btree_map(paths(), any::<bool>(), 0..4)) -> Grant {
+    fn grants()(network in vec(endpoints(), 0..4), listen in vec(endpoints(), 0..3), keep: bool, exec in btree_map(paths(), any::<bool>(), 0..4)) -> Grant {
         let exec = exec.into_iter().map(|(path, writable_accepted)| ExecRule { path, writable_accepted, line: 0 });
-        Grant { network, exec: exec.collect() }
+        let keep_alive = keep && !(network.is_empty() && listen.is_empty());
+        Grant { network, exec: exec.collect(), listen, keep_alive }
     }
 }
 
@@ -280,7 +281,8 @@ fn numbered(
     baseline: Grant,
     actions: BTreeMap<ActionName, (ActionRule, Option<Grant>)>,
 ) -> (Vec<Grant>, BTreeMap<ActionName, ActionRule>) {
-    let mut grants = vec![baseline];
+    // The baseline has no action that its connections could outlive.
+    let mut grants = vec![Grant { keep_alive: false, ..baseline }];
     let actions = actions.into_iter().map(|(name, (mut rule, grant))| {
         if let Some(grant) = grant.filter(|grant| *grant != Grant::default()) {
             rule.grant = Some(grants.len());

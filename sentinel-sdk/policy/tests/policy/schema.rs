@@ -69,8 +69,8 @@ fn an_unknown_key_fits_nowhere() {
         "evidence: {}",
         "budgets: {sesion: 1}",
         "budgets: {day: {limit: 1, zone: UTC}}",
-        "enforcement: {network: {listen: []}}",
-        "actions: {a: {grants: {keep_alive: true}}}",
+        "enforcement: {network: {listn: []}}",
+        "actions: {a: {grants: {keepalive: true}}}",
         "enforcement: {exec: {allow: [{path: /a, writeable: accept}]}}",
     ] {
         assert!(parse(text).is_err(), "{text}");
@@ -98,6 +98,8 @@ fn what_an_editor_can_see_to_be_wrong_doesnt_fit() {
         "actions: {a: {risk_level: very high}}",
         "enforcement: {mode: audti}",
         "enforcement: {network: {allow: ['example.org:443']}}",
+        "enforcement: {network: {listen: [8080]}}",
+        "actions: {a: {grants: {keep_alive: 'yes'}}}",
         "enforcement: {exec: {allow: [make]}}",
         "denied_actions: delete_database",
         "denied_actions: ~",

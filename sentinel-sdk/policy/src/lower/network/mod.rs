@@ -18,6 +18,9 @@ const FORM: &str = "ADDRESS[/PREFIX]:PORT[/tcp|udp]";
 
 pub(super) const SHAPE: Shape = Shape::List { of: &ENDPOINT, example: "['127.0.0.1:8080']" };
 
+/// What `listen` is for, wherever it stands.
+pub(super) const ABOUT_LISTEN: &str = "Own addresses that sockets may be bound to for others to come to, as `ADDRESS[/PREFIX]:PORT[/tcp|udp]`; `0.0.0.0` and `[::]` are those that stand for all.";
+
 const ENDPOINT: Shape = Shape::Text(Text {
     what: "an endpoint",
     example: "127.0.0.1:8080",
@@ -25,8 +28,23 @@ const ENDPOINT: Shape = Shape::Text(Text {
     pattern: Some(r"^([0-9.]+(/[0-9]+)?|\[[0-9A-Fa-f:.]+(/[0-9]+)?\]):([0-9]+|\*)(/(tcp|udp))?$"),
 });
 
-/// The rules of a list.
+/// The rules of a list of endpoints to connect to.
 pub(super) fn read(field: &Field<'_>, mentions: &mut Mentions, found: &mut Findings) -> Vec<NetworkRule> {
+    entries(field, found)
+        .into_iter()
+        .map(|(rule, field)| {
+            mentions.endpoint(rule, &field);
+            rule
+        })
+        .collect()
+}
+
+/// The rules of a list of own addresses.
+pub(super) fn read_listen(field: &Field<'_>, found: &mut Findings) -> Vec<NetworkRule> {
+    entries(field, found).into_iter().map(|(rule, _)| rule).collect()
+}
+
+fn entries<'t>(field: &Field<'t>, found: &mut Findings) -> Vec<(NetworkRule, Field<'t>)> {
     let mut rules = Vec::new();
     for field in field.items(found).unwrap_or_default() {
         if matches!(field.node.value, Value::List(_) | Value::Map(_)) {
@@ -41,8 +59,7 @@ pub(super) fn read(field: &Field<'_>, mentions: &mut Mentions, found: &mut Findi
         match endpoint(&scalar.text) {
             Ok(endpoint) => {
                 let rule = endpoint.rule(field.line());
-                mentions.endpoint(rule, &field);
-                rules.push(rule);
+                rules.push((rule, field));
             }
             Err(complaint) => field.complain(complaint, found),
         }

@@ -1,0 +1,199 @@
+//! The connections that actions' doors let out, and their end when those doors shut.
+//!
+//! Invariant: nothing leaves by a connection whose door is shut, whatever happens here: that is the kernel side's. This only sees to it that
+//! applications are told, and don't wait for an answer that never comes. It costs as much as was opened under the scope, and nothing where
+//! nothing was.
+
+use std::collections::BTreeMap;
+
+use sentinel_ebpf_common::record::OPERATION_EGRESS;
+use sentinel_ebpf_common::verdict::is_in_flight;
+use sentinel_ebpf_common::{Connection, ConnectionKey, GRANTS, Scope};
+use sentinel_proto::SessionId;
+
+use super::maps::Maps;
+use super::sockdiag::{Found, SockDiag};
+use super::{EnforcerError, KernelRecord};
+
+/// So many slots behind a scope's count are looked at: two CPUs may have counted over each other.
+const BEHIND_COUNT: u64 = 16;
+const TCP: u32 = 6;
+
+/// What is known of each scope that has doors, or connections that live on.
+#[derive(Debug)]
+pub(super) struct Connections {
+    diag: Option<SockDiag>,
+    scopes: BTreeMap<u64, Known>,
+    is_failure_told: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    doors: Box<Scope>,
+    /// Slots of connections that were there when last looked.
+    kept: Vec<u64>,
+    /// The first slot that was not looked at.
+    next: u64,
+}
+
+impl Connections {
+    pub(super) fn new() -> Self {
+        let diag = SockDiag::open();
+        let diag = diag.inspect_err(|error| {
+            tracing::warn!(%error, "connections of actions that end can't be destroyed; applications may wait for answers in vain");
+        });
+        Self { diag: diag.ok(), scopes: BTreeMap::new(), is_failure_told: false }
+    }
+
+    /// A scope's doors are these now; `keep_alive` are the grants whose connections outlive their actions.
+    pub(super) fn doors_changed(
+        &mut self,
+        maps: &mut Maps,
+        id: u64,
+        doors: Scope,
+        keep_alive: u64,
+    ) -> Result<(), EnforcerError> {
+        let known = self.scopes.remove(&id);
+        let Some(mut known) = known else {
+            if doors.open != 0 {
+                self.scopes.insert(id, Known { doors: Box::new(doors), kept: Vec::new(), next: 0 });
+            }
+            return Ok(());
+        };
+        let is_narrower = is_narrower(&known.doors, &doors);
+        *known.doors = doors;
+        if is_narrower {
+            self.end(maps, id, &mut known, keep_alive)?;
+        }
+        if known.doors.open == 0 && known.kept.is_empty() {
+            return maps.connection_counts.remove(&id);
+        }
+        self.scopes.insert(id, known);
+        Ok(())
+    }
+
+    /// Destroys the connections of a scope that its doors no longer let send.
+    fn end(
+        &mut self,
+        maps: &mut Maps,
+        id: u64,
+        known: &mut Known,
+        keep_alive: u64,
+    ) -> Result<(), EnforcerError> {
+        let Some(count) = maps.connection_counts.find(&id)? else { return Ok(()) };
+        let behind = count.saturating_add(BEHIND_COUNT);
+        let slots: Vec<u64> = std::mem::take(&mut known.kept).into_iter().chain(known.next..behind).collect();
+        known.next = known.next.max(count);
+        for slot in slots {
+            let key = ConnectionKey { scope: id, slot };
+            let Some(connection) = maps.connections.find(&key)? else { continue };
+            known.next = known.next.max(slot.saturating_add(1));
+            let bits = bits_of(maps, &known.doors, &connection)?;
+            if bits & keep_alive != 0 || is_in_flight(&known.doors, bits, connection.opened_at) {
+                known.kept.push(slot);
+                continue;
+            }
+            self.destroy(&found(&connection));
+            maps.connections.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Destroys every connection that an earlier agent's actions have left.
+    pub(super) fn sweep(&mut self, maps: &mut Maps) -> Result<(), EnforcerError> {
+        for key in maps.connections.keys(|_| true)? {
+            if let Some(connection) = maps.connections.find(&key)? {
+                self.destroy(&found(&connection));
+            }
+            maps.connections.remove(&key)?;
+        }
+        for id in maps.connection_counts.keys(|_| true)? {
+            maps.connection_counts.remove(&id)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what a session had, whose processes are all gone.
+    pub(super) fn forget(&mut self, maps: &mut Maps, session: SessionId) -> Result<(), EnforcerError> {
+        let of_session = |known: &Known| known.doors.session == session.0;
+        let ids: Vec<u64> =
+            self.scopes.iter().filter(|(_, known)| of_session(known)).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(known) = self.scopes.remove(&id) else { continue };
+            let Some(count) = maps.connection_counts.find(&id)? else { continue };
+            let behind = count.saturating_add(BEHIND_COUNT);
+            for slot in known.kept.into_iter().chain(known.next..behind) {
+                maps.connections.remove(&ConnectionKey { scope: id, slot })?;
+            }
+            maps.connection_counts.remove(&id)?;
+        }
+        Ok(())
+    }
+
+    /// A connection of which something was refused: whatever shut it, its application hears of it now.
+    pub(super) fn refused(&mut self, record: &KernelRecord) {
+        let is_packet = record.operation == OPERATION_EGRESS && record.audited == 0 && record.cookie != 0;
+        // A datagram that is refused is an error of its own; and what was not read has no addresses.
+        if !is_packet || record.protocol != TCP {
+            return;
+        }
+        let (Ok(source_port), Ok(destination_port)) =
+            (u16::try_from(record.source_port), u16::try_from(record.port))
+        else {
+            return;
+        };
+        self.destroy(&Found {
+            cookie: record.cookie,
+            protocol: 6,
+            source: record.source,
+            source_port,
+            destination: record.address,
+            destination_port,
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn leave(&mut self) {
+        self.diag = None;
+    }
+
+    fn destroy(&mut self, found: &Found) {
+        let Some(diag) = &mut self.diag else { return };
+        if let Err(error) = diag.destroy(found)
+            && !self.is_failure_told
+        {
+            self.is_failure_told = true;
+            tracing::warn!(%error, "a connection whose door is shut could not be destroyed; its application may wait for an answer in vain");
+        }
+    }
+}
+
+/// Whether something that could send under the old doors may not under the new ones.
+fn is_narrower(old: &Scope, new: &Scope) -> bool {
+    if old.generation != new.generation || old.open & !new.open != 0 {
+        return true;
+    }
+    (0..GRANTS).zip(old.since.iter().zip(&new.since)).any(|(index, (old_since, new_since))| {
+        let is_open = u32::try_from(index).is_ok_and(|index| old.open.wrapping_shr(index) & 1 == 1);
+        is_open && new_since > old_since
+    })
+}
+
+/// The grants that let a connection send: those by which it was opened, or, where these are another policy's, those that its peer's address has now.
+fn bits_of(maps: &Maps, doors: &Scope, connection: &Connection) -> Result<u64, EnforcerError> {
+    if connection.generation == doors.generation {
+        return Ok(connection.opened_by);
+    }
+    maps.bits_of_peer(doors.session, doors.generation, connection)
+}
+
+fn found(connection: &Connection) -> Found {
+    Found {
+        cookie: connection.cookie,
+        protocol: u8::try_from(connection.protocol).unwrap_or(0),
+        source: connection.source,
+        source_port: connection.source_port,
+        destination: connection.destination,
+        destination_port: connection.destination_port,
+    }
+}

@@ -1,0 +1,184 @@
+//! Every packet on its way out, retransmitted ones too: judged by its own destination and its socket's storage, never by who is current, for a
+//! retransmit runs as whatever the CPU was doing.
+//!
+//! Invariant: payload leaves only while what let its socket go still holds: the baseline while it is open, else an action of the grant that was
+//! in flight when the socket was opened and still is. Payload that is refused poisons its TCP socket. Bare ACK, FIN and RST pass.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+use sentinel_ebpf_common::record::OPERATION_EGRESS;
+use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
+use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Session, SocketMark};
+
+use crate::maps::{CONNECTION_COUNTS, CONNECTIONS, SOCKETS};
+use crate::packet::{self, Packet};
+use crate::report::{Passing, report_packet};
+use crate::rules::{PASS, REFUSE, TCP, rule_bits};
+use crate::session::{Leave, heartbeat_fresh, leave, now, session};
+
+/// Only where there is no such entry.
+const BPF_NOEXIST: u64 = 1;
+/// So many connections of one scope can be noted at the same moment.
+const SLOTS_TRIED: u64 = 16;
+
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    let packet = packet::read(&ctx);
+    if let Ok(packet) = &packet
+        && packet.is_bare()
+    {
+        return PASS;
+    }
+    let socket = packet::socket_of(&ctx);
+    let storage = if socket.is_null() { core::ptr::null_mut() } else { SOCKETS.find(socket) };
+    if storage.is_null() {
+        tell(&ctx, packet.as_ref().ok(), 0, 0, Verdict::NoStorage, 0, 0);
+        return REFUSE;
+    }
+    // SAFETY: not null, and the storage lives as long as the socket that the packet holds.
+    let mark = unsafe { &mut *storage };
+    let Some(of_session) = session(mark.session) else {
+        tell(&ctx, packet.as_ref().ok(), mark.session, 0, Verdict::NoSession, 0, 0);
+        return REFUSE;
+    };
+    match packet {
+        Ok(packet) => judge_packet(&ctx, &packet, mark, &of_session),
+        Err(verdict) => refuse_or_audit(&ctx, None, mark, &of_session, verdict, 0),
+    }
+}
+
+#[inline(always)]
+fn judge_packet(ctx: &SkBuffContext, packet: &Packet, mark: &mut SocketMark, of_session: &Session) -> i32 {
+    if mark.flags & SocketMark::POISONED != 0 {
+        return refuse_or_audit(ctx, Some(packet), mark, of_session, Verdict::Poisoned, 0);
+    }
+    let now = now();
+    // An accepted TCP socket answers whoever came to its listener's address. A datagram's answer needs a rule like any datagram.
+    let listens = mark.flags & SocketMark::LISTENS != 0 && packet.protocol == TCP;
+    let is_as_judged = mark.generation == of_session.generation
+        && (listens || (mark.port == packet.destination_port && mark.address == packet.destination));
+    let bits = if is_as_judged {
+        mark.opened_by
+    } else {
+        let (protocol, port) = if listens {
+            (TCP as u16 | Endpoint::LISTEN, mark.port)
+        } else {
+            (packet.protocol as u16, packet.destination_port)
+        };
+        let address = if listens { mark.address } else { packet.destination };
+        rule_bits(mark.session, of_session.generation, protocol, &address, port, 0).0
+    };
+    match leave(bits, mark, of_session, now) {
+        Leave::Yes => {}
+        // Neither told nor held against it: TCP tries again, and what lets it go then let it go now.
+        Leave::NotYet if packet.protocol == TCP && of_session.flags & Session::AUDIT == 0 => return REFUSE,
+        Leave::No | Leave::NotYet => {
+            let verdict = judge(bits, 0, heartbeat_fresh(now));
+            return refuse_or_audit(ctx, Some(packet), mark, of_session, verdict, bits);
+        }
+    }
+    let is_leased = mark.scope != 0 && bits & network_baseline(of_session) == 0;
+    let has_peer = mark.flags & (SocketMark::CONNECTED | SocketMark::LISTENS) != 0;
+    // A listener's answer to a first packet comes from the listener, which has no peer.
+    let is_listeners = listens && packet.is_syn();
+    if is_leased && has_peer && !is_listeners && mark.slot == 0 && !note(ctx, packet, mark, of_session) {
+        return refuse_or_audit(ctx, Some(packet), mark, of_session, Verdict::Failed, bits);
+    }
+    PASS
+}
+
+/// Writes down a connection that an action's door let out, for the agent to find when that shuts.
+#[inline(always)]
+fn note(ctx: &SkBuffContext, packet: &Packet, mark: &mut SocketMark, of_session: &Session) -> bool {
+    let scope = mark.scope;
+    // SAFETY: copied at once.
+    let count = unsafe { CONNECTION_COUNTS.get(&scope) }.copied().unwrap_or(0);
+    let connection = Connection {
+        cookie: cookie(ctx),
+        opened_by: mark.opened_by,
+        opened_at: mark.opened_at,
+        source: packet.source,
+        destination: packet.destination,
+        // 0 is none: its bits are another policy's, and the address decides.
+        generation: if mark.generation == of_session.generation { mark.generation } else { 0 },
+        protocol: packet.protocol,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        reserved: 0,
+    };
+    // There is no instruction for counting that the build can use, so other CPUs may have the same number: whoever is first has the slot. The
+    // agent looks behind the count too, as one may write a lower count over a higher one.
+    for step in 0..SLOTS_TRIED {
+        let slot = count + step;
+        if CONNECTIONS.insert(&ConnectionKey { scope, slot }, &connection, BPF_NOEXIST).is_ok() {
+            mark.slot = slot + 1;
+            return CONNECTION_COUNTS.insert(&scope, &mark.slot, 0).is_ok();
+        }
+    }
+    false
+}
+
+/// The socket's own number, by which it is found.
+#[inline(always)]
+fn cookie(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: the kernel hands the hook a valid context.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+#[inline(always)]
+fn refuse_or_audit(
+    ctx: &SkBuffContext,
+    packet: Option<&Packet>,
+    mark: &mut SocketMark,
+    of_session: &Session,
+    verdict: Verdict,
+    rule: u64,
+) -> i32 {
+    let audits = of_session.flags & Session::AUDIT != 0;
+    if mark.flags & SocketMark::TOLD == 0 {
+        tell(ctx, packet, mark.session, mark.scope, verdict, rule, u32::from(audits));
+    }
+    if audits {
+        mark.flags |= SocketMark::TOLD;
+        return PASS;
+    }
+    if let Some(packet) = packet
+        && packet.protocol == TCP
+    {
+        // It will be sent again and again. Datagrams are told each, for each is lost.
+        mark.flags |= SocketMark::TOLD;
+        if packet.has_payload() {
+            mark.flags |= SocketMark::POISONED;
+        }
+    }
+    REFUSE
+}
+
+#[inline(always)]
+fn tell(
+    ctx: &SkBuffContext,
+    packet: Option<&Packet>,
+    session: u32,
+    scope: u64,
+    verdict: Verdict,
+    rule: u64,
+    audited: u32,
+) {
+    let mut leaving = Passing {
+        operation: OPERATION_EGRESS,
+        rule_bits: rule,
+        scope,
+        cookie: cookie(ctx),
+        ..Passing::default()
+    };
+    if let Some(packet) = packet {
+        leaving.address = packet.destination;
+        leaving.port = u32::from(packet.destination_port);
+        leaving.protocol = packet.protocol;
+        leaving.source = packet.source;
+        leaving.source_port = u32::from(packet.source_port);
+    }
+    report_packet(session, verdict, audited, &leaving);
+}

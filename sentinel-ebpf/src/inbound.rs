@@ -1,0 +1,89 @@
+//! What comes to a session's sockets unasked: the first packet of a TCP connection, and datagrams.
+//!
+//! Invariant: a connection is made only to a socket that a `listen` rule let bind while that holds; a datagram comes in there, and to a socket
+//! that was let send. All other packets belong to connections that one of these began.
+
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+use sentinel_ebpf_common::record::OPERATION_INBOUND;
+use sentinel_ebpf_common::verdict::{Verdict, judge};
+use sentinel_ebpf_common::{Endpoint, Session, SocketMark};
+
+use crate::maps::SOCKETS;
+use crate::packet::{self, Packet};
+use crate::report::{Passing, report_packet};
+use crate::rules::{PASS, REFUSE, TCP, rule_bits};
+use crate::session::{Leave, heartbeat_fresh, leave, now, session};
+
+#[cgroup_skb(ingress)]
+pub fn ingress(ctx: SkBuffContext) -> i32 {
+    let packet = packet::read(&ctx);
+    if let Ok(packet) = &packet
+        && packet.protocol == TCP
+        && !packet.is_first()
+    {
+        return PASS;
+    }
+    let socket = packet::socket_of(&ctx);
+    let storage = if socket.is_null() { core::ptr::null_mut() } else { SOCKETS.find(socket) };
+    if storage.is_null() {
+        tell(packet.as_ref().ok(), 0, Verdict::NoStorage, 0, 0);
+        return REFUSE;
+    }
+    // SAFETY: not null, and the storage lives as long as the socket that the packet came to.
+    let mark = unsafe { &mut *storage };
+    let Some(of_session) = session(mark.session) else {
+        tell(packet.as_ref().ok(), mark.session, Verdict::NoSession, 0, 0);
+        return REFUSE;
+    };
+    let now = now();
+    let verdict = match &packet {
+        Ok(packet) => judge_packet(packet, mark, &of_session, now),
+        Err(verdict) => *verdict,
+    };
+    if matches!(verdict, Verdict::Allowed) {
+        return PASS;
+    }
+    let audits = of_session.flags & Session::AUDIT != 0;
+    if !audits || mark.flags & SocketMark::TOLD == 0 {
+        tell(packet.as_ref().ok(), mark.session, verdict, mark.scope, u32::from(audits));
+    }
+    if audits {
+        mark.flags |= SocketMark::TOLD;
+        return PASS;
+    }
+    REFUSE
+}
+
+#[inline(always)]
+fn judge_packet(packet: &Packet, mark: &SocketMark, of_session: &Session, now: u64) -> Verdict {
+    if mark.flags & SocketMark::LISTENS == 0 {
+        // An answer; or from somebody who learned the port, as on every unconnected socket.
+        return if packet.protocol != TCP && mark.opened_by != 0 { Verdict::Allowed } else { Verdict::NoRule };
+    }
+    let bits = if mark.generation == of_session.generation {
+        mark.opened_by
+    } else {
+        let protocol = packet.protocol as u16 | Endpoint::LISTEN;
+        rule_bits(mark.session, of_session.generation, protocol, &mark.address, mark.port, 0).0
+    };
+    if leave(bits, mark, of_session, now) == Leave::Yes {
+        Verdict::Allowed
+    } else {
+        judge(bits, 0, heartbeat_fresh(now))
+    }
+}
+
+/// Tells the own address: it is what a policy would name.
+#[inline(always)]
+fn tell(packet: Option<&Packet>, session: u32, verdict: Verdict, scope: u64, audited: u32) {
+    let mut coming = Passing { operation: OPERATION_INBOUND, scope, ..Passing::default() };
+    if let Some(packet) = packet {
+        coming.address = packet.destination;
+        coming.port = u32::from(packet.destination_port);
+        coming.protocol = packet.protocol;
+        coming.source = packet.source;
+        coming.source_port = u32::from(packet.source_port);
+    }
+    report_packet(session, verdict, audited, &coming);
+}
