@@ -117,15 +117,9 @@ impl EbpfEnforcer {
         Ok(())
     }
 
-    /// Puts reports back that were taken before their turn, but for the proof's own, which are of this session.
-    pub(super) fn put_back(
-        &mut self,
-        before: Vec<KernelRecord>,
-        meanwhile: Vec<KernelRecord>,
-        proof: SessionId,
-    ) {
-        self.taken.extend(before);
-        self.taken.extend(meanwhile.into_iter().filter(|record| record.session != proof.0));
+    /// Puts reports back that were taken before their turn.
+    pub(super) fn put_back(&mut self, records: Vec<KernelRecord>) {
+        self.taken.extend(records);
     }
 
     /// Leaves everything as it is, for the next agent of this instance.

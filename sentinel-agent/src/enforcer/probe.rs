@@ -77,8 +77,10 @@ pub(super) fn examine(enforcer: &mut EbpfEnforcer) -> Result<Vec<Row>, EnforcerE
         proof: if is_told { Proof::Tried } else { Proof::Failed("no report of a refusal came".to_owned()) },
     });
     rows.extend(uncovered::rows(enforcer.enforcement().tier));
-    // They are told in their turn, as if they had come after.
-    enforcer.put_back(records, own, FORBIDDEN);
+    enforcer.drain_records(&mut own, usize::MAX);
+    // What is others' is told in its turn, as if it had come after.
+    records.extend(own.into_iter().filter(|record| ![FORBIDDEN.0, ALLOWED.0].contains(&record.session)));
+    enforcer.put_back(records);
     Ok(rows)
 }
 
