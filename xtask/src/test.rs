@@ -266,9 +266,9 @@ fn run_kernels(
     if kernels.is_empty() {
         return Ok(());
     }
-    let vm = Vm::prepare(root)?;
+    let vm = Vm::prepare(root, Selection::Listed)?;
     for test in kernels {
-        match vm.run(test, Selection::Listed) {
+        match vm.run(test) {
             Ok(told) => {
                 println!("{test}: {told}");
                 count.passed += told.passed;

@@ -5,13 +5,12 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 
+use super::Selection;
+
 /// The file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernels {
-    /// What the tests start themselves: `package/program`.
-    #[serde(default)]
-    pub(crate) started: Vec<String>,
     pub(crate) kernel: Vec<Kernel>,
     pub(crate) program: Vec<Listed>,
 }
@@ -60,6 +59,9 @@ pub(crate) struct Listed {
     /// Of those, not tests with one of these in their name.
     #[serde(default)]
     pub(crate) skip: Vec<String>,
+    /// What it starts itself: `package/program`.
+    #[serde(default)]
+    pub(crate) starts: Vec<String>,
 }
 
 impl Kernels {
@@ -88,7 +90,7 @@ impl Kernels {
                 "two kernels are named `{name}`"
             );
         }
-        for started in &file.started {
+        for started in file.program.iter().flat_map(|program| &program.starts) {
             ensure!(started.split('/').count() == 2, "`{started}` is no `package/program`");
         }
         ensure!(
@@ -96,6 +98,23 @@ impl Kernels {
             "it names no test that runs on every kernel"
         );
         Ok(file)
+    }
+
+    /// The programs that have tests of a selection.
+    ///
+    /// # Errors
+    /// There is none; names those that there are.
+    pub(crate) fn selected(&self, selection: &Selection) -> anyhow::Result<Vec<Listed>> {
+        let is_selected = |program: &&Listed| match selection {
+            Selection::Listed | Selection::Having(_) => !program.tests.is_empty(),
+            Selection::Of(name, _) => program.name() == *name,
+        };
+        let selected: Vec<Listed> = self.program.iter().filter(is_selected).cloned().collect();
+        if selected.is_empty() {
+            let names: Vec<String> = self.program.iter().map(Listed::name).collect();
+            bail!("`tests/kernels.toml` has no such program, but: {}", names.join(", "));
+        }
+        Ok(selected)
     }
 
     /// The kernel of this name.
@@ -108,6 +127,13 @@ impl Kernels {
             bail!("`tests/kernels.toml` has no kernel `{name}`, but: {}", names.join(", "));
         };
         Ok(kernel)
+    }
+}
+
+impl Listed {
+    /// `package/target`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.package, self.target)
     }
 }
 

@@ -4,6 +4,7 @@
 //! sources are this machine's with another suite in the place of its release's.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,6 +34,13 @@ pub(crate) struct Unpacked {
 /// # Errors
 /// It can't be downloaded or unpacked, or isn't what a kernel's packages are known to be.
 pub(crate) fn kernel(cache: &Path, kernel: &Kernel) -> anyhow::Result<Unpacked> {
+    std::fs::create_dir_all(cache).with_context(|| format!("`{}`", cache.display()))?;
+    let lock = cache.join("lock");
+    // Another run of this task may be downloading the same; the lock goes with the file.
+    let lock = File::create(&lock)
+        .and_then(|file| file.lock().map(|()| file))
+        .with_context(|| format!("`{}`", lock.display()));
+    let _lock = lock?;
     let folder = cache.join("kernels").join(format!("{}_{}", kernel.package, kernel.suites.join("+")));
     if !folder.exists() {
         // What is there is whole: it gets its name last.

@@ -58,12 +58,13 @@ pub(crate) fn build(root: &Path, listed: &[Listed]) -> anyhow::Result<Vec<Progra
     listed.iter().map(find).collect()
 }
 
-/// Builds the programs that tests start, each a `package/program`.
+/// Builds the programs that these start.
 ///
 /// # Errors
 /// Cargo's, or one that isn't built by it.
-pub(crate) fn build_started(root: &Path, names: &[String]) -> anyhow::Result<Vec<Started>> {
-    let names: Vec<(&str, &str)> = names.iter().filter_map(|name| name.split_once('/')).collect();
+pub(crate) fn build_started(root: &Path, listed: &[Listed]) -> anyhow::Result<Vec<Started>> {
+    let names = listed.iter().flat_map(|listed| &listed.starts).filter_map(|name| name.split_once('/'));
+    let names: BTreeSet<(&str, &str)> = names.collect();
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -97,31 +98,23 @@ fn cargo(root: &Path, task: &str) -> Command {
 }
 
 impl Program {
-    /// `package/target`.
-    fn name(&self) -> String {
-        format!("{}/{}", self.listed.package, self.listed.target)
-    }
-
     /// Where it is in the guest: as in a target folder, for programs look for each other there.
     pub(crate) fn place(&self) -> String {
         format!("target/debug/deps/{}-{}", self.listed.package, self.listed.target)
     }
 
-    /// What the guest's init calls to run it; none where it has no test that is selected.
-    pub(crate) fn run(&self, kernel: &Kernel, selection: Selection<'_>) -> Option<String> {
+    /// What the guest's init calls to run it.
+    pub(crate) fn run(&self, kernel: &Kernel, selection: &Selection) -> String {
         let mut arguments = Vec::new();
         match selection {
             Selection::Listed => {
                 let tests = if kernel.tests.is_empty() { &self.listed.tests } else { &kernel.tests };
-                if self.listed.tests.is_empty() {
-                    return None;
-                }
                 arguments.extend(tests.iter().map(|test| quoted(test)));
                 arguments.extend(self.listed.skip.iter().map(|test| format!("--skip {}", quoted(test))));
             }
-            Selection::Having(part) => arguments.push(quoted(part)),
+            Selection::Having(part) | Selection::Of(_, part) => arguments.push(quoted(part)),
         }
-        Some(format!("run {} /{} {}\n", quoted(&self.name()), self.place(), arguments.join(" ")))
+        format!("run {} /{} {}\n", quoted(&self.listed.name()), self.place(), arguments.join(" "))
     }
 }
 
