@@ -1,5 +1,9 @@
 //! Outbound network: default-deny, opened by rules and by actions, for as long as these last.
 
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::thread::JoinHandle;
+
 use sentinel_tests::{Host, Server};
 
 /// A policy with an action `fetch` that opens this server.
@@ -156,13 +160,94 @@ os.wait()
     let closed =
         Host::with_policy("enforcement: {exec: {allow: []}}\n").run(&["/usr/bin/python3", "-uc", script]);
     assert_eq!(closed.stdout, "client 1\nserver alone\n", "{}", closed.stderr);
-    let open = Host::with_policy("enforcement: {network: {allow: [\"127.0.0.1:*\"]}}\n");
+    // Who may connect reaches nobody that may not be reached.
+    let one_sided = Host::with_policy("enforcement: {network: {allow: [\"127.0.0.1:*\"]}}\n");
+    let one_sided = one_sided.run(&["/usr/bin/python3", "-uc", script]);
+    assert!(
+        one_sided.stdout.contains("server alone") && !one_sided.stdout.contains("got"),
+        "{}",
+        one_sided.stdout
+    );
+    let open =
+        Host::with_policy("enforcement: {network: {allow: [\"127.0.0.1:*\"], listen: [\"127.0.0.1:*\"]}}\n");
     let open = open.run(&["/usr/bin/python3", "-uc", script]);
     assert!(
         open.stdout.contains("server got ping") && open.stdout.contains("client got pong"),
         "{}",
         open.stdout
     );
+}
+
+/// All that the first who comes sends, up to an end of whatever kind.
+fn receive(listener: TcpListener) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut all = Vec::new();
+        // A reset is an end too; what came before it stays.
+        let _end = peer.read_to_end(&mut all);
+        all
+    })
+}
+
+#[test]
+fn a_connection_ends_with_the_action_that_it_was_made_in() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let received = receive(listener);
+    let host = Host::with_policy(format!("actions: {{fetch: {{grants: {{network: [\"{address}\"]}}}}}}\n"));
+    let hold = format!("hold={address}");
+    let probe = host.probe(&["begin=fetch", &hold, "write=during", "end", "read", "write=after"]);
+    assert_eq!(
+        probe.lines(),
+        [
+            "begin=fetch allow",
+            &format!("{hold} ok"),
+            "write=during ok",
+            "end",
+            "read ECONNABORTED",
+            "write=after EPIPE"
+        ],
+        "{}",
+        probe.stderr
+    );
+    assert_eq!(received.join().unwrap(), b"during");
+}
+
+#[test]
+fn a_connection_of_a_grant_that_is_kept_alive_serves_the_next_action_and_nobody_in_between() {
+    for between in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = receive(listener);
+        let host = Host::with_policy(format!(
+            "actions: {{fetch: {{grants: {{network: [\"{address}\"], keep_alive: true}}}}}}\n"
+        ));
+        let hold = format!("hold={address}");
+        let mut steps = vec!["begin=fetch", &hold, "write=one", "end"];
+        if between {
+            steps.extend(["write=between", "sleep=300"]);
+        }
+        steps.extend(["begin=fetch", "write=two", "sleep=300", "end"]);
+        let probe = host.probe(&steps);
+        let expected = if between { &b"one"[..] } else { b"onetwo" };
+        assert_eq!(received.join().unwrap(), expected, "{:?} {}", probe.lines(), probe.stderr);
+        let told = host.ledger().into_iter().find(|line| line["action"] == "kernel.egress");
+        assert_eq!(told.is_some_and(|line| line["reason"] == "door_closed"), between);
+    }
+}
+
+#[test]
+fn a_connection_of_the_baseline_outlives_actions() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let received = receive(listener);
+    let host = Host::with_policy(format!(
+        "enforcement: {{network: {{allow: [\"{address}\"]}}}}\nactions: {{fetch: {{grants: {{network: [\"{address}\"]}}}}}}\n"
+    ));
+    let hold = format!("hold={address}");
+    let probe = host.probe(&["begin=fetch", &hold, "write=during", "end", "write=after"]);
+    assert_eq!(probe.lines().last().copied(), Some("write=after ok"), "{}", probe.stderr);
+    assert_eq!(received.join().unwrap(), b"duringafter");
 }
 
 #[test]

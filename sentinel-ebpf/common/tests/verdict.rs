@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 use sentinel_ebpf_common::verdict::{
-    Verdict, heartbeat_is_fresh, judge, mark_is_current, network_baseline, open_in_scope,
+    Verdict, heartbeat_is_fresh, is_in_flight, judge, lowest_bit, mark_is_current, network_baseline,
+    open_in_scope,
 };
-use sentinel_ebpf_common::{BASELINE, HEARTBEAT_MAX_AGE_NS, Scope, Session, TaskMark};
+use sentinel_ebpf_common::{BASELINE, GRANTS, HEARTBEAT_MAX_AGE_NS, Scope, Session, TaskMark};
 
 const NOW: u64 = 3_600_000_000_000;
 
@@ -13,7 +14,7 @@ fn mark(marked_at: u64) -> TaskMark {
 }
 
 fn scope(expires_at: u64) -> Scope {
-    Scope { session: 7, generation: 1, open: 0b110, expires_at }
+    Scope { session: 7, generation: 1, open: 0b110, expires_at, ..Scope::default() }
 }
 
 #[test]
@@ -105,9 +106,25 @@ fn the_baseline_is_not_leased() {
 }
 
 #[test]
+fn a_socket_lives_as_long_as_an_action_that_was_in_flight_when_it_was_opened() {
+    let mut scope = scope(NOW);
+    scope.since = [u64::MAX; GRANTS];
+    scope.since[1] = 100;
+    assert!(is_in_flight(&scope, 0b10, 100) && is_in_flight(&scope, 0b10, 101));
+    assert!(!is_in_flight(&scope, 0b10, 99), "opened before, in an action that is over");
+    assert!(!is_in_flight(&scope, 0b100, 101), "open, but nobody said since when");
+    assert!(!is_in_flight(&scope, 0b1000, 101), "not open");
+    scope.open |= BASELINE;
+    scope.since[0] = 0;
+    assert!(!is_in_flight(&scope, BASELINE, 101), "the baseline is no action");
+    scope.since[2] = 0;
+    assert!(is_in_flight(&scope, 0b100, 1), "kept alive");
+}
+
+#[test]
 fn each_verdict_has_a_number_and_a_name_of_its_own() {
-    let known: Vec<Verdict> = (0..=8).filter_map(Verdict::from_number).collect();
-    assert_eq!(known.len(), 9);
+    let known: Vec<Verdict> = (0..=64).filter_map(Verdict::from_number).collect();
+    assert_eq!(known.len(), 11);
     let mut names: Vec<&str> = known.iter().map(|verdict| verdict.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -115,6 +132,23 @@ fn each_verdict_has_a_number_and_a_name_of_its_own() {
 }
 
 proptest! {
+    #[test]
+    fn the_lowest_bit_is_that_which_the_processor_finds(bits: u64) {
+        prop_assume!(bits != 0);
+        prop_assert_eq!(lowest_bit(bits), bits.trailing_zeros() as usize);
+        prop_assert_eq!(lowest_bit(1 << (bits % 64)), (bits % 64) as usize);
+    }
+
+    #[test]
+    fn a_socket_sends_only_by_a_grant_that_let_it_go_is_open_and_did_not_begin_later(
+        open: u64, bits: u64, opened_at in 0_u64..8, since in prop::collection::vec(0_u64..8, GRANTS),
+    ) {
+        let mut scope = Scope { open, ..scope(NOW) };
+        scope.since.copy_from_slice(&since);
+        let expected = (1..GRANTS).any(|bit| (open & bits) >> bit & 1 == 1 && since[bit] <= opened_at);
+        prop_assert_eq!(is_in_flight(&scope, bits, opened_at), expected);
+    }
+
     #[test]
     fn a_door_opens_only_for_a_bit_in_the_rule_that_is_open_now(rule: u64, open: u64, fresh: bool) {
         prop_assert_eq!(judge(rule, open, fresh) == Verdict::Allowed, (0..64).any(|bit| rule >> bit & open >> bit & 1 == 1));
@@ -153,7 +187,7 @@ proptest! {
 
     #[test]
     fn a_scope_opens_all_of_its_own_bits_or_none(open: u64, owner: u32, session: u32, made: u32, generation: u32, expires_at: u64, now: u64) {
-        let scope = Scope { session: owner, generation: made, open, expires_at };
+        let scope = Scope { session: owner, generation: made, open, expires_at, ..Scope::default() };
         let counts = owner == session && made == generation && now < expires_at;
         prop_assert_eq!(open_in_scope(&scope, session, generation, now), if counts { open } else { 0 });
         prop_assert_eq!(open_in_scope(&scope, owner, made, now), if now < expires_at { open } else { 0 });

@@ -356,11 +356,11 @@ pub enum SessionEnding {
 /// Something that the kernel refused, in words and numbers that a person can follow.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Attempt {
-    /// `connect`, `sendmsg`, `socket`, `exec`, `fork`.
+    /// `connect`, `sendmsg`, `socket`, `bind`, `egress`, `inbound`, `exec`, `fork`.
     pub operation: String,
     /// To what: `192.0.2.1:443/tcp`, `/usr/bin/curl`, `family 2 type 3 protocol 1`.
     pub target: String,
-    /// Why: the verdict's name, such as `no_rule`, `door_closed`, `heartbeat_stale`, `no_storage`.
+    /// Why: the verdict's name, such as `no_rule`, `door_closed`, `heartbeat_stale`, `no_storage`, `header`, `poisoned`.
     pub verdict: String,
     /// `refused`, `killed`, or `recorded` where the policy only audits.
     pub fate: String,

@@ -1,6 +1,7 @@
 //! What a governed program may try, as a little language: each argument is one step, each step prints one line.
 //!
 //! `connect=ADDR:PORT` `udp=ADDR:PORT` `socket=FAMILY,TYPE,PROTOCOL` `exec=PATH` · attempts; print `… ok` or `… ERRNO`
+//! `hold=ADDR:PORT` `write=TEXT` `read` · connects and keeps the connection, writes to it, waits a tenth of a second for something of it
 //! `begin=ACTION[,COST]` `end` `fail` `forget` · a guarded action: starts, succeeds, fails, is dropped without a word
 //! `fork` … `join` · the steps between run in a child, which is waited for; `setsid` … `join` in a grandchild of its own session
 //! `spawn` … `done` · the steps between run in a child, side by side with what follows; all are waited for at the end
@@ -11,13 +12,23 @@
 //! `hammer=ADDR:PORT,N` · N connects at once from 8 threads; prints how many got through
 //! `python=SCRIPT` · runs it with Debian's Python, for what Rust would make long · `totals` · what was spent
 
-use std::io::Write as _;
+use std::cell::RefCell;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sentinel_sdk::Guard;
+
+thread_local! {
+    /// The connection that `hold` made last.
+    static HELD: RefCell<Option<TcpStream>> = const { RefCell::new(None) };
+}
+
+fn with_held<T>(use_it: impl FnOnce(&mut TcpStream) -> std::io::Result<T>) -> std::io::Result<T> {
+    HELD.with(|held| use_it(held.borrow_mut().as_mut().expect("`hold` comes before")))
+}
 
 fn main() {
     let steps: Vec<String> = std::env::args().skip(1).collect();
@@ -116,6 +127,17 @@ fn block<'steps>(steps: &'steps [String], closing: &str) -> (&'steps [String], &
 fn attempt(step: &str, verb: &str, value: &str) {
     let result = match verb {
         "connect" => TcpStream::connect_timeout(&address(value), Duration::from_secs(3)).map(drop),
+        "hold" => TcpStream::connect_timeout(&address(value), Duration::from_secs(3))
+            .map(|stream| HELD.with(|held| held.replace(Some(stream))))
+            .map(drop),
+        "write" => with_held(|stream| stream.write_all(value.as_bytes())),
+        "read" => with_held(|stream| {
+            stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+            match stream.read(&mut [0])? {
+                0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                _ => Ok(()),
+            }
+        }),
         "udp" => {
             let to = address(value);
             let own: SocketAddr =
@@ -238,6 +260,8 @@ fn address(text: &str) -> SocketAddr {
 fn name(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM) => "EPERM".to_owned(),
+        Some(libc::ECONNABORTED) => "ECONNABORTED".to_owned(),
+        Some(libc::EPIPE) => "EPIPE".to_owned(),
         Some(libc::EACCES) => "EACCES".to_owned(),
         Some(libc::ECONNREFUSED) => "ECONNREFUSED".to_owned(),
         Some(libc::EAFNOSUPPORT) => "EAFNOSUPPORT".to_owned(),
