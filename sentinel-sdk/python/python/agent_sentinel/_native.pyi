@@ -30,7 +30,7 @@ class Declared:
         cost_usd: float,
         tags: list[str],
         risk_level: Optional[str],
-        approval_seconds: float,
+        approval_seconds: Optional[float],
         needs_approval: bool,
     ) -> None: ...
 

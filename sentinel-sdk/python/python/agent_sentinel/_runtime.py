@@ -63,6 +63,14 @@ class Begun:
         if failed is not None:
             raise told(failed) from None
 
+    def end_at_once(self, outcome: str, outputs: str, annotations: Optional[str] = None) -> bool:
+        """Says how it ended, where nothing has to be waited for. False: something has to; what is left to say `end` says."""
+        return all(guard.end_at_once(outcome, outputs, annotations) for guard in self._guards)
+
+    def succeed(self, result: object) -> bool:
+        """It did what it should. False: its result isn't plain, and it goes on."""
+        return all([guard.succeed(result) for guard in self._guards])
+
 
 class Request(NamedTuple):
     """What is asked for."""
@@ -112,9 +120,12 @@ class Runtime:
                 client = self._own
         return client
 
-    def sole(self) -> Optional[_native.Client]:
-        """The authority in this process, where it has decided before, nobody else decides, and a policy says how."""
-        return self._own if self._is_alone and self._policy is not None else None
+    def deciders(self) -> tuple[Optional[_native.Client], Optional[_native.Client]]:
+        """Who is asked, without anything to look up or to check first: the authority in this process, and the agent where there is one. None
+        where they have not decided before, or no policy holds."""
+        if self._failed is not None or (self._is_alone and self._policy is None):
+            return None, None
+        return self._own, self._agent
 
     def home(self) -> Path:
         """The folder of this process's own account.
@@ -240,21 +251,27 @@ class Runtime:
             own = self.own().begin(*request[:5], patience, request.needs_approval, request.annotations)
         except _native.Refused as refused:
             raise told(refused) from None
-        try:
+        def agents() -> Optional[_native.Guard]:
             if check is not None:
                 check()
-            if agent is None:
-                return Begun(own, None)
             # The program's own wish for a word is its own account's business; the operator's policy has its own.
-            return Begun(own, agent.begin(*request[:6], False, request.annotations))
-        except _native.Refused as refused:
-            error = told(refused)
-            error.details["decided_by"] = "host"
-            own.abort(str(error))
-            raise error from None
-        except BaseException as error:
-            own.abort(str(error) or type(error).__name__)
-            raise
+            return None if agent is None else agent.begin(*request[:6], False, request.annotations)
+
+        return begun_by_both(own, agents)
+
+
+def begun_by_both(own: _native.Guard, agents: Callable[[], Optional[_native.Guard]]) -> Begun:
+    """The action, once the agent lets it start too. Where it doesn't, it is recorded as one that never ran."""
+    try:
+        return Begun(own, agents())
+    except _native.Refused as refused:
+        error = told(refused)
+        error.details["decided_by"] = "host"
+        own.abort(str(error))
+        raise error from None
+    except BaseException as error:
+        own.abort(str(error) or type(error).__name__)
+        raise
 
 
 def _removed(folder: Path, maker: int) -> None:

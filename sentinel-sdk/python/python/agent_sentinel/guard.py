@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union, cast
 from . import _modes, _native
 from ._denials import explain
 from ._json import encoded, encoded_call
-from ._runtime import Begun, Request, runtime, told
+from ._runtime import Begun, Request, begun_by_both, runtime, told
 from ._threads import apart, in_thread, is_future
 from .approval import ApprovalResponse, asked, handlers_run_on
 from .compliance import Body, ComplianceMetadata, current_body
@@ -44,6 +44,7 @@ class _Action:
 
     __slots__ = (
         "_declared",
+        "_declared_to_agent",
         "cost_usd",
         "description",
         "fail_closed",
@@ -80,23 +81,28 @@ class _Action:
         self.impact = impact
         self.fail_closed = fail_closed
         self._declared: Optional[_native.Declared] = None
+        self._declared_to_agent: Optional[_native.Declared] = None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
         who = self.identity.within(identity())
         annotations = _annotations(who, current_body())
         # What it is called with is taken down before the body runs, which may change it.
         inputs: Optional[str] = None
-        # The way of most: nobody but this process's policy is asked.
-        own = runtime.sole()
+        own, agent = runtime.deciders()
+        # The way of most: the policies alone are asked.
         if own is not None and not KillSwitchClient.is_configured():
             try:
                 begun = own.begin_call(self.declared(), args, kwargs, annotations)
-                if begun is not None:
-                    return Running(begun)
-                inputs = encoded_call(args, kwargs)
-                return Running(own.begin(*self._asked(inputs, annotations)))
+                if begun is None:
+                    inputs = encoded_call(args, kwargs)
+                    begun = own.begin(*self._asked(inputs, annotations))
             except _native.Refused as refused:
                 self._raise_unless_needed(refused)
+            else:
+                if agent is None:
+                    return Running(begun)
+                asks = functools.partial(self._ask_agent, agent, inputs, args, kwargs, annotations)
+                return Running(begun_by_both(begun, asks))
         if inputs is None:
             inputs = encoded_call(args, kwargs)
         request = Request(
@@ -110,8 +116,8 @@ class _Action:
 
     def begin_at_once(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Optional[Running]:
         """The same, where nothing and nobody has to be waited for; none where it has to."""
-        own = runtime.sole()
-        if own is None or KillSwitchClient.is_configured():
+        own, agent = runtime.deciders()
+        if own is None or agent is not None or KillSwitchClient.is_configured():
             return None
         annotations = _annotations(self.identity.within(identity()), current_body())
         try:
@@ -131,6 +137,25 @@ class _Action:
                 self.name, self.cost_usd, self.tags, self.risk_level, patience, self.needs_human
             )
         return self._declared
+
+    def _ask_agent(
+        self,
+        agent: _native.Client,
+        inputs: Optional[str],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        annotations: Optional[str],
+    ) -> Optional[_native.Guard]:
+        """The agent's word. Whom the program itself wants to ask is its own account's business; the operator's policy says whom the agent asks."""
+        if self._declared_to_agent is None:
+            self._declared_to_agent = _native.Declared(
+                self.name, self.cost_usd, self.tags, self.risk_level, self.patience, False
+            )
+        begun = None if inputs is not None else agent.begin_call(self._declared_to_agent, args, kwargs, annotations)
+        if begun is not None:
+            return begun
+        text = encoded_call(args, kwargs) if inputs is None else inputs
+        return agent.begin(self.name, self.cost_usd, self.tags, text, self.risk_level, self.patience, False, annotations)
 
     def _asked(self, inputs: str, annotations: Optional[str]) -> _Asked:
         """As this process's authority is asked, which waits for nobody outside of it unless that was declared."""
@@ -192,15 +217,13 @@ class Running(Body):
 
     def succeed(self, result: object) -> None:
         """It did what it should."""
-        begun = self._begun
-        if self.metadata is None and isinstance(begun, _native.Guard) and begun.succeed(result):
+        if self.metadata is None and self._begun.succeed(result):
             return
         self.end("success", encoded(result))
 
     async def end_async(self, outcome: str, outputs: str) -> None:
         """The same, in a thread where something has to be waited for."""
-        begun = self._begun
-        if isinstance(begun, _native.Guard) and begun.end_at_once(outcome, outputs, self._said()):
+        if self._begun.end_at_once(outcome, outputs, self._said()):
             return
         await _finished(self.end, outcome, outputs)
 
