@@ -272,6 +272,7 @@ fn after_a_write_that_can_not_be_taken_back_nothing_is_ever_appended() {
         file,
         path: PathBuf::from("memfd"),
         limits: Limits::default(),
+        behind: None,
         sharing: parts::Sharing::Nobody,
         rotated_bytes: 0,
         first_seq: 1,
