@@ -88,6 +88,12 @@ impl Guard {
         self.0.id
     }
 
+    /// How long it has run.
+    #[must_use]
+    pub fn running_for(&self) -> Duration {
+        self.0.began_at.elapsed()
+    }
+
     /// What it really costs, in US dollars. Below the estimate the rest is given back, down to the policy's floor;
     /// above it everything is charged.
     ///

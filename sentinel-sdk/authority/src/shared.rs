@@ -54,8 +54,8 @@ pub struct SharedAuthority {
     is_behind: bool,
     /// When it last looked after the locks, since the boot.
     looked_at: Duration,
-    /// A turn that was taken ahead.
-    reserved: Option<Reserved>,
+    /// A turn that was taken ahead, and when.
+    reserved: Option<(Reserved, Now)>,
 }
 
 /// A process's turn: what it decides now, it decides alone.
@@ -134,16 +134,22 @@ impl SharedAuthority {
         let Ok(Some(turn)) = self.turns.try_take() else { return false };
         self.is_behind = !turn.is_next();
         if !self.is_behind {
-            self.reserved = Some(turn.reserve());
+            self.reserved = Some((turn.reserve(), now));
         }
         !self.is_behind
     }
 
     /// Gives a turn back that was taken ahead and not used.
     pub fn give_back(&mut self) {
-        if let Some(reserved) = self.reserved.take() {
+        if let Some((reserved, _)) = self.reserved.take() {
             drop(self.turns.resume(reserved));
         }
+    }
+
+    /// When a turn was taken ahead; none where none is.
+    #[must_use]
+    pub fn reserved_at(&self) -> Option<Now> {
+        self.reserved.as_ref().map(|(_, at)| *at)
     }
 
     fn is_time_to_look(&self, now: Now) -> bool {
@@ -155,6 +161,19 @@ impl SharedAuthority {
     /// # Errors
     /// As [`SharedAuthority::join`]: nothing may be decided.
     pub fn take_turn(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
+        self.turn(false, now)
+    }
+
+    /// The same, for a turn in which nothing begins. Where it was taken ahead, it isn't asked whether somebody has moved the ledger away: that may as well
+    /// be done right after the turn.
+    ///
+    /// # Errors
+    /// As [`SharedAuthority::join`].
+    pub fn take_turn_to_end(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
+        self.turn(true, now)
+    }
+
+    fn turn(&mut self, begins_nothing: bool, now: Now) -> Result<SharedTurn<'_>, SharedError> {
         let is_time = self.is_time_to_look(now);
         if self.reserved.is_none() && is_time {
             let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
@@ -166,12 +185,13 @@ impl SharedAuthority {
         }
         let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
         let (turn, may_wait) = match self.reserved.take() {
-            Some(reserved) => (self.turns.resume(reserved), false),
+            Some((reserved, _)) => (self.turns.resume(reserved), false),
             None => (self.turns.take().map_err(failed)?, true),
         };
         self.is_behind |= !turn.is_next();
         // Also where nobody else had a turn: somebody who takes none may have moved it away.
-        if !self.is_stale {
+        let is_left_alone = begins_nothing && !may_wait && !self.is_behind;
+        if !self.is_stale && !is_left_alone {
             // Whatever goes wrong half way, the next turn begins anew.
             self.is_stale = true;
             match self.authority.catch_up(!self.is_behind && !is_time, now)? {
@@ -234,7 +254,7 @@ fn tell_gap(
     now: Now,
 ) -> Result<(), AppendError<LedgerError>> {
     match gap {
-        Some(after) => authority.step(Event::Gap { after }, now).map(drop),
+        Some(after) => authority.advise(Event::Gap { after }, now).map(drop),
         None => Ok(()),
     }
 }

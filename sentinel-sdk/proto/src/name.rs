@@ -3,6 +3,7 @@
 //! Invariant: a name holds no control characters, so it can stand in a ledger line and on a terminal as it is.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +70,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The most characters.
@@ -79,7 +80,7 @@ macro_rules! name {
             ///
             /// # Errors
             /// A [`NameError`] that says what is wrong and what would be right.
-            pub fn new(text: impl Into<Box<str>>) -> Result<Self, NameError> {
+            pub fn new(text: impl Into<Arc<str>>) -> Result<Self, NameError> {
                 let text = text.into();
                 check(&text, Self::MAX, $allowed, $is_allowed)?;
                 Ok(Self(text))
@@ -108,7 +109,7 @@ macro_rules! name {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0.into()
+                name.as_str().to_owned()
             }
         }
 

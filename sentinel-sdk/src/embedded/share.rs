@@ -200,7 +200,7 @@ impl Share {
                 tier: TIER.to_owned(),
             };
             authority.bind(self.session, Arc::clone(&rules));
-            authority.step(start, now).map_err(unavailable)?;
+            authority.advise(start, now).map_err(unavailable)?;
         } else if authority.state().policy_of(self.session) != Some((name, sha256)) {
             let changed = NewPolicy {
                 session: self.session,
@@ -216,21 +216,23 @@ impl Share {
             authority.state().totals(self.session).is_some_and(|totals| totals.run != Money::ZERO);
         if self.sha256.is_none() && was_spent && turn.is_alone().map_err(unavailable)? {
             abandon_the_dead(&mut turn, self.session, self.member, now)?;
-            turn.authority.step(Event::RunReset { session: self.session }, now).map_err(unavailable)?;
+            turn.authority.advise(Event::RunReset { session: self.session }, now).map_err(unavailable)?;
         }
         drop(turn);
         (self.policy, self.sha256) = (rules, Some(sha256.to_owned()));
         Ok(())
     }
 
-    /// This process's turn, with everything ended that is over.
-    fn turn(&mut self) -> Result<(SharedTurn<'_>, Now), Denial> {
-        let now = now();
+    /// This process's turn, with everything ended that is over. See [`SharedAuthority::take_turn_to_end`].
+    fn turn(&mut self, begins_nothing: bool) -> Result<(SharedTurn<'_>, Now), Denial> {
+        let now = self.shared.reserved_at().unwrap_or_else(now);
         let is_time = now.elapsed >= self.looked_at.saturating_add(LOOK_EVERY);
         let (session, member) = (self.session, self.member);
-        let mut turn = self.shared.take_turn(now).map_err(unavailable)?;
+        let turn =
+            if begins_nothing { self.shared.take_turn_to_end(now) } else { self.shared.take_turn(now) };
+        let mut turn = turn.map_err(unavailable)?;
         if turn.authority.state().next_deadline().is_some_and(|deadline| deadline <= now.elapsed) {
-            let step = turn.authority.step(Event::Tick, now).map_err(unavailable)?;
+            let step = turn.authority.advise(Event::Tick, now).map_err(unavailable)?;
             note(&mut self.closed, &step);
         }
         if is_time {
@@ -242,8 +244,8 @@ impl Share {
 
     fn step(&mut self, event: Event) -> Result<Step, Denial> {
         let step = {
-            let (turn, now) = self.turn()?;
-            turn.authority.step(event, now).map_err(unavailable)?
+            let (turn, now) = self.turn(matches!(event, Event::End { .. }))?;
+            turn.authority.advise(event, now).map_err(unavailable)?
         };
         note(&mut self.closed, &step);
         Ok(step)
@@ -270,14 +272,14 @@ impl Share {
             annotations: begin.annotations,
             pid: own_pid(),
         });
-        let (turn, now) = self.turn()?;
+        let (turn, now) = self.turn(false)?;
         if turn.authority.is_nearly_full() {
             return Err(unavailable("what is left of its quota is for what runs"));
         }
         if let Some(approval) = turn.authority.waits_for(&asked, now) {
             return Ok(pending(&turn, request, approval, now));
         }
-        let step = turn.authority.step(Event::Begin(asked), now).map_err(unavailable)?;
+        let step = turn.authority.advise(Event::Begin(asked), now).map_err(unavailable)?;
         for fact in step.facts {
             match fact {
                 Fact::ActionDenied { denial, .. } => return Err(denial),
@@ -321,7 +323,7 @@ impl Share {
     /// What a human has said, if one has.
     pub(super) fn word_on(&mut self, approval: ApprovalId) -> Result<Option<Result<(), Denial>>, Denial> {
         let known = {
-            let (turn, _now) = self.turn()?;
+            let (turn, _now) = self.turn(false)?;
             turn.authority.state().approval(approval).map(|approval| approval.permit.is_some())
         };
         Ok(match known {
@@ -363,7 +365,7 @@ impl Share {
     pub(super) fn totals(&mut self, request: RequestId) -> Result<Totals, Denial> {
         let budgets = self.policy.budgets.clone();
         let session = self.session;
-        let (turn, _now) = self.turn()?;
+        let (turn, _now) = self.turn(false)?;
         let totals = turn.authority.state().totals(session).ok_or_else(ended)?;
         Ok(Totals {
             request,
@@ -387,7 +389,7 @@ impl Share {
 
     pub(super) fn snapshot(&mut self) -> Result<Snapshot, Denial> {
         let session = self.session;
-        let (turn, _now) = self.turn()?;
+        let (turn, _now) = self.turn(false)?;
         let state = turn.authority.state();
         let totals = state.totals(session).ok_or_else(ended)?;
         let actions = state.action_totals(session);
@@ -473,7 +475,7 @@ fn abandon_the_dead(
     }
     for (scope, action_ids) in of_members {
         if !turn.is_alive(Member::new(scope.0)).map_err(unavailable)? {
-            turn.authority.step(Event::Abandon { action_ids }, now).map_err(unavailable)?;
+            turn.authority.advise(Event::Abandon { action_ids }, now).map_err(unavailable)?;
         }
     }
     Ok(())
