@@ -29,6 +29,9 @@ pub enum SharedError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Somebody else had the turn for as long as was waited for it.
+    #[error("another process has its turn at `{0}`, and doesn't give it back; end it, or let it go on")]
+    Busy(PathBuf),
     /// A visitor finds nobody's ledger.
     #[error("there is no `{0}`: no program has shared a ledger in that folder")]
     Missing(PathBuf),
@@ -54,6 +57,8 @@ pub struct SharedAuthority {
     is_behind: bool,
     /// When it last looked after the locks, since the boot.
     looked_at: Duration,
+    /// How long a turn is waited for; none: for as long as it takes.
+    patience: Option<Duration>,
     /// A turn that was taken ahead, and when.
     reserved: Option<(Reserved, Now)>,
 }
@@ -76,7 +81,26 @@ impl SharedAuthority {
     /// # Errors
     /// A host agent writes it, its chain is broken, or the system says no.
     pub fn join(ledger: &Path, limits: Limits, member: Member, now: Now) -> Result<Self, SharedError> {
-        Self::open(ledger, limits, member, now)
+        Self::open(ledger, limits, member, None, now)
+    }
+
+    /// The same, waiting for a turn at most so long, now and later: see [`SharedAuthority::set_patience`].
+    ///
+    /// # Errors
+    /// As [`SharedAuthority::join`], or [`SharedError::Busy`].
+    pub fn join_within(
+        ledger: &Path,
+        limits: Limits,
+        member: Member,
+        patience: Option<Duration>,
+        now: Now,
+    ) -> Result<Self, SharedError> {
+        Self::open(ledger, limits, member, patience, now)
+    }
+
+    /// From now on a turn is waited for at most so long; none: for as long as it takes.
+    pub const fn set_patience(&mut self, patience: Option<Duration>) {
+        self.patience = patience;
     }
 
     /// Opens a ledger that processes share without being one of them: for none of them it counts as alive, so no run goes on because of it. What it
@@ -94,14 +118,20 @@ impl SharedAuthority {
                 Err(cause) => return Err(SharedError::Turns { path: file, cause }),
             }
         }
-        Self::open(ledger, limits, Member::visitor(u64::from(std::process::id())), now)
+        Self::open(ledger, limits, Member::visitor(u64::from(std::process::id())), None, now)
     }
 
-    fn open(ledger: &Path, limits: Limits, member: Member, now: Now) -> Result<Self, SharedError> {
+    fn open(
+        ledger: &Path,
+        limits: Limits,
+        member: Member,
+        patience: Option<Duration>,
+        now: Now,
+    ) -> Result<Self, SharedError> {
         let locks = locks_of(ledger);
         let failed = |cause| SharedError::Turns { path: locks.clone(), cause };
         let turns = Turns::join(&locks, member).map_err(failed)?;
-        let turn = turns.take().map_err(failed)?;
+        let turn = wait(&turns, patience).map_err(failed)?.ok_or_else(|| SharedError::Busy(locks.clone()))?;
         let OpenedLedger { ledger: log, state, gap, .. } = FileLedger::open_shared(ledger, limits, now)?;
         let mut authority = Authority::going_on(log, state);
         tell_gap(&mut authority, gap, now)?;
@@ -115,6 +145,7 @@ impl SharedAuthority {
             is_stale: false,
             is_behind: false,
             looked_at: now.elapsed,
+            patience,
             reserved: None,
         })
     }
@@ -179,14 +210,17 @@ impl SharedAuthority {
             let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
             if !self.turns.is_at(&self.locks).map_err(failed)? {
                 // Somebody has removed the folder, or the locks in it: those who share it anew do so by other ones.
-                *self = Self::open(&self.ledger, self.limits, self.turns.member(), now)?;
+                *self = Self::open(&self.ledger, self.limits, self.turns.member(), self.patience, now)?;
             }
             self.looked_at = now.elapsed;
         }
         let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
         let (turn, may_wait) = match self.reserved.take() {
             Some((reserved, _)) => (self.turns.resume(reserved), false),
-            None => (self.turns.take().map_err(failed)?, true),
+            None => {
+                let turn = wait(&self.turns, self.patience).map_err(failed)?;
+                (turn.ok_or_else(|| SharedError::Busy(self.locks.clone()))?, true)
+            }
         };
         self.is_behind |= !turn.is_next();
         // Also where nobody else had a turn: somebody who takes none may have moved it away.
@@ -240,6 +274,10 @@ impl Drop for SharedTurn<'_> {
             let _later = self.authority.rotate_if(false, self.now);
         }
     }
+}
+
+fn wait(turns: &Turns, patience: Option<Duration>) -> io::Result<Option<Turn<'_>>> {
+    patience.map_or_else(|| turns.take().map(Some), |patience| turns.take_within(patience))
 }
 
 /// The file with the locks of those that share a ledger.

@@ -170,6 +170,22 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
     }
 }
 
+/// Keeps an action from starting, whatever the policy says.
+pub(crate) fn refuse(state: &State, request: &ActionRequest, denial: &Denial) -> Fact {
+    Fact::ActionDenied {
+        action_id: request.action_id,
+        session: request.session,
+        run: state.run_of(request.session).unwrap_or(0),
+        action: request.action.clone(),
+        cost: request.cost,
+        tags: all_tags(None, &request.tags),
+        denial: denial.clone(),
+        inputs: request.inputs.clone(),
+        annotations: request.annotations.clone(),
+        pid: request.pid,
+    }
+}
+
 /// The policy's tags first, then the application's own.
 fn all_tags(rule: Option<&ActionRule>, declared: &[Tag]) -> Vec<Tag> {
     let mut tags = rule.map(|rule| rule.tags.clone()).unwrap_or_default();

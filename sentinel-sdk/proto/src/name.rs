@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::is_visible;
+
 /// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -53,12 +55,6 @@ fn check(
         Some((character, position)) => Err(NameError::Character { character, position, allowed }),
         None => Ok(()),
     }
-}
-
-/// Printable: no control characters, and none of the invisible ones that reorder or hide text on a terminal.
-fn is_printable(character: char) -> bool {
-    let hides = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    !character.is_control() && !hides
 }
 
 fn is_plain(character: char) -> bool {
@@ -123,7 +119,7 @@ macro_rules! name {
 
 name! {
     /// The name of a guarded action. Compared exactly, upper and lower case apart.
-    ActionName, 128, "printable characters", is_printable
+    ActionName, 128, "printable characters", is_visible
 }
 name! {
     /// The name of a session that outlives its processes. Also a folder's name, so plain characters only.
@@ -131,11 +127,11 @@ name! {
 }
 name! {
     /// A tag on an action.
-    Tag, 64, "printable characters", is_printable
+    Tag, 64, "printable characters", is_visible
 }
 name! {
     /// An id that an application gives itself: of an agent, a run, a task, a mission.
-    Label, 128, "printable characters", is_printable
+    Label, 128, "printable characters", is_visible
 }
 name! {
     /// How risky an action is: a word of the operator's and the application's own, such as `high`. Upper and lower case are alike.
@@ -165,7 +161,9 @@ mod tests {
 
     #[test]
     fn a_name_that_reorders_text_is_refused() {
-        assert!(ActionName::new("a\u{202e}b").is_err());
+        for hidden in ['\u{202e}', '\u{61c}', '\u{ad}', '\u{e0041}'] {
+            assert!(ActionName::new(format!("a{hidden}b")).is_err(), "{}", hidden.escape_unicode());
+        }
     }
 
     #[test]

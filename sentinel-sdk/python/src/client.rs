@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::json::json_of_call;
 use crate::refusal::{Refused, denied, invalid, refused, refused_by_agent};
 
-/// While a human is waited for, Ctrl-C is answered after so long.
+/// While a human or another process is waited for, Ctrl-C is answered after so long.
 const SIGNALS_ARE_LOOKED_FOR: Duration = Duration::from_millis(50);
 
 /// A way to whoever decides.
@@ -130,8 +130,7 @@ impl Wish<'_> {
         let patience = self.patience()?;
         let until = patience.and_then(|patience| Instant::now().checked_add(patience));
         loop {
-            let asked = self.of(client)?.wait_for_approval(Duration::ZERO);
-            let error = match py.detach(|| asked.begin_blocking()) {
+            let error = match self.begin_unapproved(py, client)? {
                 Err(error) if error.reason_code() == Some("APPROVAL_NEEDED") => error,
                 begun => return Ok(begun),
             };
@@ -141,6 +140,22 @@ impl Wish<'_> {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if let Err(no) = word_on(py, error, left)? {
                 return Ok(Err(no));
+            }
+        }
+    }
+}
+
+impl Wish<'_> {
+    /// The same, where no human is waited for. While another process has the turn, Ctrl-C ends the wait.
+    fn begin_unapproved(&self, py: Python<'_>, client: &sentinel_sdk::Client) -> PyResult<Begun> {
+        loop {
+            let asked = self.of(client)?.wait_for_approval(Duration::ZERO);
+            if client.as_embedded().is_none() {
+                return Ok(py.detach(|| asked.begin_blocking()));
+            }
+            match py.detach(|| asked.begin_within(SIGNALS_ARE_LOOKED_FOR)) {
+                Some(begun) => return Ok(begun),
+                None => py.check_signals()?,
             }
         }
     }

@@ -214,7 +214,9 @@ impl Reading {
             if let Some(reply) = self.frames.next_message()? {
                 return Ok(reply);
             }
-            if self.receive()? {
+            // Who sleeps for this one anyway doesn't look first.
+            let sleeps = waiting == Waiting::InThread && self.patience.is_at_an_end();
+            if !sleeps && self.receive()? {
                 continue;
             }
             if waiting == Waiting::InThread && self.patience.lasts(Instant::now) {
@@ -228,6 +230,7 @@ impl Reading {
                     LinkError::Lost(error)
                 }
             })?;
+            self.receive()?;
         }
     }
 

@@ -3,6 +3,8 @@
 use std::process::{Command, Stdio};
 use std::sync::{RwLock, RwLockReadGuard};
 
+use std::fs::OpenOptions;
+
 use super::*;
 use crate::Broken;
 

@@ -202,6 +202,7 @@ class Runtime:
         self.warn_once()
         agent = self.agent()
         if self._failed is not None:
+            self._record_refusal(request)
             raise PolicyNotConfiguredError(
                 f"action `{request.action}` denied: no policy holds, so nothing may start: {self._failed}; "
                 "configure one that is right, or correct its file and load it again"
@@ -214,6 +215,15 @@ class Runtime:
             return own if agent is None else agent.agree(own, declared, inputs, annotations)
         except _native.Refused as refused:
             raise told(refused) from None
+
+    def _record_refusal(self, request: Request) -> None:
+        """Where nobody knows what the policy says, the authority in this process lets nothing start, and says so in the ledger, if it can."""
+        try:
+            begun = self.own().begin(request.declared, request.inputs, request.annotations)
+        except _native.Refused:
+            return
+        # Another thread has set a policy that is right, a moment ago.
+        begun.abort("no policy held when it was asked for")
 
 
 def _checked(own: _native.Guard, check: Callable[[], object]) -> None:
