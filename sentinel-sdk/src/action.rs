@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use crate::approval::{self, Word};
 use crate::client::{Client, Link};
+#[cfg(feature = "embedded")]
+use crate::embedded::Embedded;
 use crate::error::Error;
 use crate::guard::{AsyncGuard, Guard, InFlight};
 use crate::pool::{LinkError, Waiting, finish};
@@ -167,6 +169,22 @@ impl Action {
     #[cfg(feature = "embedded")]
     #[must_use]
     pub fn begin_at_once(self) -> Option<Result<Guard, Error>> {
+        self.begin_by(Embedded::answer_at_once)
+    }
+
+    /// [`Action::begin_blocking`] in embedded mode, where another process is waited for at most some such time. None: it had its turn all the time, and
+    /// nothing has begun. So it always is where a host agent decides.
+    #[cfg(feature = "embedded")]
+    #[must_use]
+    pub fn begin_within(self, patience: Duration) -> Option<Result<Guard, Error>> {
+        self.begin_by(|embedded, request| embedded.answer_within(request, patience))
+    }
+
+    #[cfg(feature = "embedded")]
+    fn begin_by(
+        self,
+        answer: impl FnOnce(&Embedded, Request) -> Option<Reply>,
+    ) -> Option<Result<Guard, Error>> {
         let client = self.client.clone();
         let embedded = client.as_embedded()?;
         if let Err(error) = crate::replay::refuse(&self.name) {
@@ -175,7 +193,7 @@ impl Action {
         let span = ActionSpan::of(&self.name);
         let begun = match self.checked() {
             Ok(Checked { name, begin, approval_patience }) => {
-                let reply = embedded.answer_at_once(Request::Begin(begin))?;
+                let reply = answer(embedded, Request::Begin(begin))?;
                 match approval::wish_of(&reply) {
                     None => begun(&name, client, reply, None),
                     Some(wish) => {

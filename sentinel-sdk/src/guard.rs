@@ -88,6 +88,12 @@ impl Guard {
         self.0.id
     }
 
+    /// How long it has run.
+    #[must_use]
+    pub fn running_for(&self) -> Duration {
+        self.0.began_at.elapsed()
+    }
+
     /// What it really costs, in US dollars. Below the estimate the rest is given back, down to the policy's floor;
     /// above it everything is charged.
     ///
@@ -141,7 +147,7 @@ impl Guard {
     /// [`Guard::end_with_json`], without waiting for anybody.
     ///
     /// # Errors
-    /// Something has to be waited for, and the action goes on. So it always is where a host agent decides.
+    /// Something has to be waited for, and the action goes on. So it always is where a host agent has opened doors.
     #[cfg(feature = "embedded")]
     #[expect(clippy::result_large_err, reason = "it is the guard itself, which goes on")]
     pub fn end_at_once(mut self, ending: Ending, outputs: &str) -> Result<Settlement, Self> {
@@ -353,13 +359,17 @@ impl InFlight {
         }
     }
 
-    /// Tells the authority in this process. None: nobody was told, as somebody else has the turn, or a host agent decides.
+    /// Tells whoever decides, if nothing has to be waited for. None: something has to, and nobody was told.
     #[cfg(feature = "embedded")]
     fn deliver_without_waiting(&mut self) -> Option<Settlement> {
-        let settlement = if self.pid == own_pid() {
-            settled(self.client.as_embedded()?.answer_at_once(self.message(Some(0)))?)
-        } else {
-            Settlement::Unknown
+        let settlement = match &self.connection {
+            _ if self.pid != own_pid() => Settlement::Unknown,
+            None => settled(self.client.as_embedded()?.answer_at_once(self.message(Some(0)))?),
+            Some(_) if self.has_doors => return None,
+            Some(connection) => {
+                let frame = encode_frame(&self.message(None)).ok()?;
+                connection.send_at_once(&frame).then_some(Settlement::Sent)?
+            }
         };
         self.is_over = true;
         self.tell(settlement);

@@ -14,6 +14,7 @@ from agent_sentinel import (
     guarded_action,
 )
 from agent_sentinel import errors
+from agent_sentinel import _native
 from agent_sentinel._runtime import Request, runtime
 
 
@@ -34,7 +35,8 @@ def one(call):
         return call.get("returns")
 
     if "actual_cost_usd" in call:
-        begun = runtime.begin(Request(call["action"], float(cost), [], json.dumps(given)))
+        declared = _native.Declared(call["action"], float(cost), [], None, None, False)
+        begun = runtime.begin(Request(call["action"], declared, json.dumps(given)))
         begun.end("success", "null", call["actual_cost_usd"])
         return {"ran": 1}
     try:

@@ -77,6 +77,62 @@ fn eight_processes_run_exactly_the_ten_calls_that_the_budget_pays() {
     home.verify();
 }
 
+/// A file system that can't have a board, so that its processes take turns by a lock of the kernel's.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    fn in_place_of(folder: &std::path::Path) -> Self {
+        let below = folder.with_extension("below");
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| below.join(name));
+        for made in [folder, &lower, &upper, &work] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(folder);
+        assert!(mount.status().unwrap().success());
+        Self(folder.to_owned())
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn where_there_can_be_no_board_eight_processes_run_exactly_the_ten_calls_that_the_budget_pays() {
+    let home = Home::with_policy("budgets: {session: 1.0}\n");
+    let overlay = Overlay::in_place_of(&home.0.join("home"));
+    let call = ["begin=call,0.1", "end"].repeat(10);
+    let steps: Vec<&str> =
+        (0..8).flat_map(|_| ["spawn"].into_iter().chain(call.iter().copied()).chain(["done"])).collect();
+    let finished = home.run(&steps);
+    assert_eq!(finished.stdout.matches("begin=call,0.1 allow").count(), 10, "{}", finished.stdout);
+    assert_eq!(finished.stdout.matches("deny BUDGET_EXCEEDED").count(), 70, "{}", finished.stdout);
+    home.verify();
+    drop(overlay);
+}
+
+#[test]
+fn a_busy_process_writes_the_line_after_a_move_into_a_new_file() {
+    let home = Home::with_policy("budgets: {session: 1000}\n");
+    let go = home.0.join("go").display().to_string();
+    let await_go = format!("await={go}");
+    let busy = ["begin=call,0.5", "end"].repeat(300);
+    let steps: Vec<&str> =
+        busy.iter().copied().chain(["say=up", &await_go, "begin=call,0.5", "end", "totals"]).collect();
+    let probe = Running::start(home.probe(&steps));
+    probe.wait_for_line("up");
+    std::fs::rename(home.file(), home.0.join("home/old.jsonl")).unwrap();
+    std::fs::write(&go, "").unwrap();
+    let totals = "totals session=150.5 run=150.5";
+    assert_eq!(probe.finish().lines().last(), Some(&totals), "and goes on with what was spent");
+    assert_eq!(home.outcomes("call"), ["started", "success"]);
+}
+
 #[test]
 fn a_forked_child_is_a_process_of_its_own() {
     let home = Home::with_policy("budgets: {session: 1.0}\n");

@@ -303,7 +303,6 @@ fn a_full_disk_denies_with_that_reason_and_room_lets_it_go_on_by_itself() {
         while std::io::Write::write_all(&mut filler, &[0; 512]).is_ok() {}
     };
     goes_on_after_a_broken_disk(&host, break_it, || std::fs::remove_file(&fill).unwrap());
-    drop(host);
 }
 
 /// Begins actions, breaks the disk, is denied for it, mends the disk, and is let start again.

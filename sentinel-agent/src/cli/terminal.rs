@@ -1,16 +1,16 @@
 //! Text of others on a terminal.
 
+use sentinel_proto::is_visible;
+
 /// The text with control characters, and those that hide or reorder others, as escapes.
 #[must_use]
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        let hides = matches!(character,
-            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if character.is_control() || hides {
-            shown.extend(character.escape_default());
-        } else {
+        if is_visible(character) {
             shown.push(character);
+        } else {
+            shown.extend(character.escape_default());
         }
     }
     shown

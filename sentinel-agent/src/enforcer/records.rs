@@ -14,6 +14,7 @@ use sentinel_ebpf_common::record::{
 };
 use sentinel_ebpf_common::verdict::Verdict;
 use sentinel_engine::{Attempt, Policy};
+use sentinel_proto::is_visible;
 
 use super::suggestion::{self, Entry, Executable};
 use super::{KernelRecord, Writer, images};
@@ -196,10 +197,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 
 /// The text with `?` for what could move a cursor, reorder or hide text.
 pub(super) fn printable(text: &str) -> String {
-    let is_hidden = |character| matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    text.chars()
-        .map(|character| if character.is_control() || is_hidden(character) { '?' } else { character })
-        .collect()
+    text.chars().map(|character| if is_visible(character) { character } else { '?' }).collect()
 }
 
 #[cfg(test)]

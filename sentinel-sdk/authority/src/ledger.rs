@@ -1,15 +1,18 @@
 //! The ledger as the authority writes it: facts as chained lines.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use sentinel_engine::{Fact, Now, State};
 use sentinel_ledger::{CaughtUp, FileLog, LedgerError, Limits, Opened, TornTail};
-use sentinel_proto::SessionId;
+use sentinel_proto::{ActionId, Payload, SessionId};
 use uuid::Uuid;
 
 use crate::{Fold, Log, line};
+
+/// What an action was called with stands on the line of its end too, up to so many bytes: what is longer stands on its first line alone.
+const MOST_INPUTS_TWICE: usize = 4 * 1024;
 
 /// Facts as lines of a log.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Ledger<L> {
     names: BTreeMap<SessionId, String>,
     /// Bytes that were written about sessions.
     bytes: BTreeMap<SessionId, u64>,
+    /// What the actions in flight that were begun here were called with: the line of their end says so too.
+    inputs: HashMap<ActionId, Payload>,
     /// Nobody keeps those from writing it whom it is about.
     advisory: bool,
 }
@@ -68,7 +73,7 @@ impl FileLedger {
         let Opened { log, torn, gap } = FileLog::open_with(path, limits, |line| fold.line(line))?;
         let (state, names) = fold.into_parts();
         Ok(OpenedLedger {
-            ledger: Self { log, names, bytes: BTreeMap::new(), advisory: false },
+            ledger: Self { log, names, bytes: BTreeMap::new(), inputs: HashMap::new(), advisory: false },
             state,
             torn,
             gap: gap.map(|head| head.seq),
@@ -85,7 +90,7 @@ impl FileLedger {
         let Opened { log, torn, gap } = FileLog::open_shared(path, limits, |line| fold.line(line))?;
         let (state, names) = fold.into_parts();
         Ok(OpenedLedger {
-            ledger: Self { log, names, bytes: BTreeMap::new(), advisory: true },
+            ledger: Self { log, names, bytes: BTreeMap::new(), inputs: HashMap::new(), advisory: true },
             state,
             torn,
             gap: gap.map(|head| head.seq),
@@ -105,6 +110,8 @@ impl FileLedger {
         let mut fold = Fold::going_on(std::mem::take(state), std::mem::take(&mut self.names), now);
         let caught_up = self.log.catch_up(|line| fold.line(line));
         (*state, self.names) = fold.into_parts();
+        // Another may have ended what had run too long.
+        self.inputs.retain(|action_id, _| state.in_flight(*action_id).is_some());
         caught_up
     }
 
@@ -118,7 +125,7 @@ impl<L> Ledger<L> {
     /// A ledger in a log that has no lines yet.
     #[must_use]
     pub fn beginning(log: L) -> Self {
-        Self { log, names: BTreeMap::new(), bytes: BTreeMap::new(), advisory: false }
+        Self { log, names: BTreeMap::new(), bytes: BTreeMap::new(), inputs: HashMap::new(), advisory: false }
     }
 
     /// The chain of its lines.
@@ -144,7 +151,8 @@ impl<L: sentinel_ledger::Log> Log for Ledger<L> {
         let mut ids = Vec::with_capacity(facts.len());
         let mut bodies = Vec::with_capacity(facts.len());
         for fact in facts {
-            let (id, body) = line::body(fact, at, self.session_key(fact).as_deref(), self.advisory)?;
+            let inputs = line::ended(fact).and_then(|ended| self.inputs.get(&ended));
+            let (id, body) = line::body(fact, at, self.session_key(fact).as_deref(), inputs, self.advisory)?;
             ids.push(id);
             bodies.push(body);
         }
@@ -152,6 +160,13 @@ impl<L: sentinel_ledger::Log> Log for Ledger<L> {
             bodies.iter().map(|body| u64::try_from(body.len()).unwrap_or(u64::MAX)).collect();
         self.log.append(&bodies).map_err(AppendError::Log)?;
         for (fact, bytes) in facts.iter().zip(&sizes) {
+            if let Fact::ActionStarted { action_id, inputs, .. } = fact
+                && inputs.as_json().len() <= MOST_INPUTS_TWICE
+            {
+                self.inputs.insert(*action_id, inputs.clone());
+            } else if let Some(ended) = line::ended(fact) {
+                self.inputs.remove(&ended);
+            }
             if let Some(session) = line::session_of(fact) {
                 let sum = self.bytes.entry(SessionId(session)).or_default();
                 *sum = sum.saturating_add(*bytes);

@@ -133,6 +133,18 @@ impl<L: Log> Authority<L> {
     /// # Errors
     /// The log's: nothing has happened.
     pub fn step(&mut self, event: Event, now: Now) -> Result<Step, L::Error> {
+        let mut step = self.advise(event, now)?;
+        if !step.facts.is_empty() {
+            step.effects = effects(&self.state, &self.policies, &step.facts, now);
+        }
+        Ok(step)
+    }
+
+    /// The same where nothing is enforced, so that nothing follows from it.
+    ///
+    /// # Errors
+    /// As [`Authority::step`].
+    pub fn advise(&mut self, event: Event, now: Now) -> Result<Step, L::Error> {
         let policy = event.session(&self.state).and_then(|session| self.policies.get(&session));
         let mut facts = decide(policy.map(Arc::as_ref), &self.state, &event, now);
         facts.iter_mut().for_each(redact::fact);
@@ -143,8 +155,7 @@ impl<L: Log> Authority<L> {
         for fact in &facts {
             self.state.apply(fact, now);
         }
-        let effects = effects(&self.state, &self.policies, &facts, now);
-        Ok(Step { facts, ids, effects })
+        Ok(Step { facts, ids, effects: Vec::new() })
     }
 
     /// Which approval an action waits for already, that a human has to say about. Then a [`Event::Begin`] has no facts.

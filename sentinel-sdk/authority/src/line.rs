@@ -17,8 +17,7 @@ use crate::{redact, timestamp};
 /// As long as most lines are.
 const TYPICAL_BYTES: usize = 1024;
 
-/// A line's keys, in their order.
-#[derive(Serialize)]
+/// What stands on a line.
 struct Line<'fact> {
     id: Uuid,
     timestamp: String,
@@ -27,85 +26,117 @@ struct Line<'fact> {
     duration_ms: f64,
     outcome: Outcome,
     tags: &'fact [Tag],
-    payload: Inner<'fact>,
+    inputs: &'fact Payload,
+    outputs: &'fact Payload,
     kind: &'static str,
     session: Option<&'fact str>,
     session_id: Option<u32>,
     run: Option<u64>,
-    #[serde(skip_serializing_if = "is_false")]
     advisory: bool,
-    #[serde(skip_serializing_if = "is_false")]
     inputs_redacted: bool,
-    #[serde(skip_serializing_if = "is_false")]
     outputs_redacted: bool,
-    // What only lines of a kind have. In this struct, as `flatten` costs a quarter of a line.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    // What only lines of a kind have.
     scope: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     grants: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     reserved_usd: Option<Money>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     max_seconds: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     day: Option<NaiveDate>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     approval: Option<Uuid>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     operator: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     declared_usd: Option<Money>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     overrun_usd: Option<Money>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     charged_usd: Option<Money>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     ended: Option<Outcome>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'fact Reason>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'fact RulePlace>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     operation: Option<&'fact str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<&'fact str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<&'fact str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     fate: Option<&'fact str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<&'fact str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     would_allow: Option<&'fact str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     inputs_sha256: Option<&'fact str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<&'fact Label>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     run_id: Option<&'fact Label>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<&'fact Label>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     mission_id: Option<&'fact Label>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<ActionId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     compliance_metadata: Option<&'fact Payload>,
+}
+
+impl Line<'_> {
+    /// Its keys, in their order, without the closing brace: `seq` and `hash` follow. By hand: a serializer looks at each key's every character, with
+    /// every line.
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        put(out, b"{\"id\":", &self.id)?;
+        put(out, b",\"timestamp\":", &self.timestamp)?;
+        put(out, b",\"action\":", &self.action)?;
+        put(out, b",\"cost_usd\":", &self.cost_usd)?;
+        put(out, b",\"duration_ms\":", &self.duration_ms)?;
+        put(out, b",\"outcome\":", &self.outcome)?;
+        put(out, b",\"tags\":", &self.tags)?;
+        put(out, b",\"payload\":{\"inputs\":", self.inputs)?;
+        put(out, b",\"outputs\":", self.outputs)?;
+        out.push(b'}');
+        put(out, b",\"kind\":", &self.kind)?;
+        put(out, b",\"session\":", &self.session)?;
+        put(out, b",\"session_id\":", &self.session_id)?;
+        put(out, b",\"run\":", &self.run)?;
+        if self.advisory {
+            out.extend_from_slice(b",\"advisory\":true");
+        }
+        if self.inputs_redacted {
+            out.extend_from_slice(b",\"inputs_redacted\":true");
+        }
+        if self.outputs_redacted {
+            out.extend_from_slice(b",\"outputs_redacted\":true");
+        }
+        put_some(out, b",\"scope\":", self.scope.as_ref())?;
+        put_some(out, b",\"grants\":", self.grants.as_ref())?;
+        put_some(out, b",\"reserved_usd\":", self.reserved_usd.as_ref())?;
+        put_some(out, b",\"max_seconds\":", self.max_seconds.as_ref())?;
+        put_some(out, b",\"day\":", self.day.as_ref())?;
+        put_some(out, b",\"approval\":", self.approval.as_ref())?;
+        put_some(out, b",\"operator\":", self.operator.as_ref())?;
+        put_some(out, b",\"declared_usd\":", self.declared_usd.as_ref())?;
+        put_some(out, b",\"overrun_usd\":", self.overrun_usd.as_ref())?;
+        put_some(out, b",\"charged_usd\":", self.charged_usd.as_ref())?;
+        put_some(out, b",\"ended\":", self.ended.as_ref())?;
+        put_some(out, b",\"reason\":", self.reason.as_ref())?;
+        put_some(out, b",\"rule\":", self.rule.as_ref())?;
+        put_some(out, b",\"operation\":", self.operation.as_ref())?;
+        put_some(out, b",\"target\":", self.target.as_ref())?;
+        put_some(out, b",\"verdict\":", self.verdict.as_ref())?;
+        put_some(out, b",\"fate\":", self.fate.as_ref())?;
+        put_some(out, b",\"process\":", self.process.as_ref())?;
+        put_some(out, b",\"pid\":", self.pid.as_ref())?;
+        put_some(out, b",\"count\":", self.count.as_ref())?;
+        put_some(out, b",\"would_allow\":", self.would_allow.as_ref())?;
+        put_some(out, b",\"inputs_sha256\":", self.inputs_sha256.as_ref())?;
+        put_some(out, b",\"agent_id\":", self.agent_id.as_ref())?;
+        put_some(out, b",\"run_id\":", self.run_id.as_ref())?;
+        put_some(out, b",\"task_id\":", self.task_id.as_ref())?;
+        put_some(out, b",\"mission_id\":", self.mission_id.as_ref())?;
+        put_some(out, b",\"parent\":", self.parent.as_ref())?;
+        put_some(out, b",\"compliance_metadata\":", self.compliance_metadata.as_ref())?;
+        Ok(())
+    }
+}
+
+fn put<T: Serialize + ?Sized>(out: &mut Vec<u8>, key: &[u8], value: &T) -> Result<(), serde_json::Error> {
+    out.extend_from_slice(key);
+    serde_json::to_writer(out, value)
+}
+
+fn put_some<T: Serialize>(out: &mut Vec<u8>, key: &[u8], value: Option<&T>) -> Result<(), serde_json::Error> {
+    value.map_or(Ok(()), |value| put(out, key, value))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 const fn is_false(flag: &bool) -> bool {
     !*flag
-}
-
-#[derive(Serialize)]
-struct Inner<'fact> {
-    inputs: &'fact Payload,
-    outputs: &'fact Payload,
 }
 
 /// What the agent's own lines tell, under `payload.outputs`.
@@ -162,11 +193,13 @@ struct Reloaded<'fact> {
     changed: &'fact [String],
 }
 
-/// The body of a fact's line, and the line's id. `session_key` is the session's name, or what stands for one.
+/// The body of a fact's line, and the line's id. `session_key` is the session's name, or what stands for one; `inputs` are what an action that ends was
+/// begun with.
 pub(crate) fn body(
     fact: &Fact,
     at: Now,
     session_key: Option<&str>,
+    inputs: Option<&Payload>,
     advisory: bool,
 ) -> Result<(Uuid, Vec<u8>), serde_json::Error> {
     let id = id(fact);
@@ -181,7 +214,8 @@ pub(crate) fn body(
         duration_ms: 0.0,
         outcome: Outcome::Recorded,
         tags: &[],
-        payload: Inner { inputs: &null, outputs: &outputs },
+        inputs: inputs.unwrap_or(&null),
+        outputs: &outputs,
         kind: "agent",
         session: session_key,
         session_id: session_of(fact),
@@ -249,7 +283,7 @@ pub(crate) fn body(
             (line.action, line.tags) = (recorded.action.as_str(), &recorded.tags);
             line.cost_usd = recorded.cost.dollars();
             line.duration_ms = recorded.duration.as_micros() as f64 / 1_000.0;
-            line.payload.inputs = &recorded.inputs;
+            line.inputs = &recorded.inputs;
             line.inputs_sha256 = recorded.inputs_sha256.as_deref();
         }
         Fact::ActionStarted {
@@ -270,7 +304,7 @@ pub(crate) fn body(
             (line.kind, line.outcome) = ("action", Outcome::Started);
             line.inputs_sha256 = inputs_sha256.as_deref();
             (line.action, line.tags, line.run) = (action.as_str(), tags, Some(*run));
-            line.payload.inputs = inputs;
+            line.inputs = inputs;
             line.scope = Some(scope.0);
             line.grants = Some(grants.0);
             line.reserved_usd = Some(*reserved);
@@ -284,7 +318,7 @@ pub(crate) fn body(
         } => {
             (line.kind, line.outcome) = ("action", Outcome::Blocked);
             (line.action, line.tags, line.run) = (action.as_str(), tags, Some(*run));
-            line.payload.inputs = inputs;
+            line.inputs = inputs;
             line.declared_usd = Some(*cost);
             line.reason = Some(reason);
             line.rule = rule.as_ref();
@@ -326,7 +360,7 @@ pub(crate) fn body(
         Fact::ApprovalRequested { wish } => {
             (line.kind, line.outcome) = ("approval", Outcome::Pending);
             (line.action, line.tags, line.run) = (wish.action.as_str(), &wish.tags, Some(wish.run));
-            line.payload.inputs = &wish.inputs;
+            line.inputs = &wish.inputs;
             line.grants = Some(wish.grants.0);
             line.declared_usd = Some(wish.cost);
             line.rule = Some(&wish.rule);
@@ -379,12 +413,18 @@ pub(crate) fn body(
             line.would_allow = attempt.would_allow.as_deref();
         }
     }
-    line.inputs_redacted = redact::is_marked(line.payload.inputs);
+    line.inputs_redacted = redact::is_marked(line.inputs);
     let mut body = Vec::with_capacity(TYPICAL_BYTES);
-    serde_json::to_writer(&mut body, &line)?;
-    // The closing brace: `seq` and `hash` follow.
-    body.pop();
+    line.write(&mut body)?;
     Ok((id, body))
+}
+
+/// The action that a fact ends.
+pub(crate) const fn ended(fact: &Fact) -> Option<ActionId> {
+    match fact {
+        Fact::ActionEnded { action_id, .. } => Some(*action_id),
+        _ => None,
+    }
 }
 
 /// What the application says of the action that a fact is about.

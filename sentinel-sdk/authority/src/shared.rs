@@ -29,6 +29,9 @@ pub enum SharedError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Somebody else had the turn for as long as was waited for it.
+    #[error("another process has its turn at `{0}`, and doesn't give it back; end it, or let it go on")]
+    Busy(PathBuf),
     /// A visitor finds nobody's ledger.
     #[error("there is no `{0}`: no program has shared a ledger in that folder")]
     Missing(PathBuf),
@@ -54,8 +57,10 @@ pub struct SharedAuthority {
     is_behind: bool,
     /// When it last looked after the locks, since the boot.
     looked_at: Duration,
-    /// A turn that was taken ahead.
-    reserved: Option<Reserved>,
+    /// How long a turn is waited for; none: for as long as it takes.
+    patience: Option<Duration>,
+    /// A turn that was taken ahead, and when.
+    reserved: Option<(Reserved, Now)>,
 }
 
 /// A process's turn: what it decides now, it decides alone.
@@ -76,7 +81,26 @@ impl SharedAuthority {
     /// # Errors
     /// A host agent writes it, its chain is broken, or the system says no.
     pub fn join(ledger: &Path, limits: Limits, member: Member, now: Now) -> Result<Self, SharedError> {
-        Self::open(ledger, limits, member, now)
+        Self::open(ledger, limits, member, None, now)
+    }
+
+    /// The same, waiting for a turn at most so long, now and later: see [`SharedAuthority::set_patience`].
+    ///
+    /// # Errors
+    /// As [`SharedAuthority::join`], or [`SharedError::Busy`].
+    pub fn join_within(
+        ledger: &Path,
+        limits: Limits,
+        member: Member,
+        patience: Option<Duration>,
+        now: Now,
+    ) -> Result<Self, SharedError> {
+        Self::open(ledger, limits, member, patience, now)
+    }
+
+    /// From now on a turn is waited for at most so long; none: for as long as it takes.
+    pub const fn set_patience(&mut self, patience: Option<Duration>) {
+        self.patience = patience;
     }
 
     /// Opens a ledger that processes share without being one of them: for none of them it counts as alive, so no run goes on because of it. What it
@@ -94,14 +118,20 @@ impl SharedAuthority {
                 Err(cause) => return Err(SharedError::Turns { path: file, cause }),
             }
         }
-        Self::open(ledger, limits, Member::visitor(u64::from(std::process::id())), now)
+        Self::open(ledger, limits, Member::visitor(u64::from(std::process::id())), None, now)
     }
 
-    fn open(ledger: &Path, limits: Limits, member: Member, now: Now) -> Result<Self, SharedError> {
+    fn open(
+        ledger: &Path,
+        limits: Limits,
+        member: Member,
+        patience: Option<Duration>,
+        now: Now,
+    ) -> Result<Self, SharedError> {
         let locks = locks_of(ledger);
         let failed = |cause| SharedError::Turns { path: locks.clone(), cause };
         let turns = Turns::join(&locks, member).map_err(failed)?;
-        let turn = turns.take().map_err(failed)?;
+        let turn = wait(&turns, patience).map_err(failed)?.ok_or_else(|| SharedError::Busy(locks.clone()))?;
         let OpenedLedger { ledger: log, state, gap, .. } = FileLedger::open_shared(ledger, limits, now)?;
         let mut authority = Authority::going_on(log, state);
         tell_gap(&mut authority, gap, now)?;
@@ -115,6 +145,7 @@ impl SharedAuthority {
             is_stale: false,
             is_behind: false,
             looked_at: now.elapsed,
+            patience,
             reserved: None,
         })
     }
@@ -134,16 +165,22 @@ impl SharedAuthority {
         let Ok(Some(turn)) = self.turns.try_take() else { return false };
         self.is_behind = !turn.is_next();
         if !self.is_behind {
-            self.reserved = Some(turn.reserve());
+            self.reserved = Some((turn.reserve(), now));
         }
         !self.is_behind
     }
 
     /// Gives a turn back that was taken ahead and not used.
     pub fn give_back(&mut self) {
-        if let Some(reserved) = self.reserved.take() {
+        if let Some((reserved, _)) = self.reserved.take() {
             drop(self.turns.resume(reserved));
         }
+    }
+
+    /// When a turn was taken ahead; none where none is.
+    #[must_use]
+    pub fn reserved_at(&self) -> Option<Now> {
+        self.reserved.as_ref().map(|(_, at)| *at)
     }
 
     fn is_time_to_look(&self, now: Now) -> bool {
@@ -155,23 +192,40 @@ impl SharedAuthority {
     /// # Errors
     /// As [`SharedAuthority::join`]: nothing may be decided.
     pub fn take_turn(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
+        self.turn(false, now)
+    }
+
+    /// The same, for a turn in which nothing begins. Where it was taken ahead, it isn't asked whether somebody has moved the ledger away: that may as well
+    /// be done right after the turn.
+    ///
+    /// # Errors
+    /// As [`SharedAuthority::join`].
+    pub fn take_turn_to_end(&mut self, now: Now) -> Result<SharedTurn<'_>, SharedError> {
+        self.turn(true, now)
+    }
+
+    fn turn(&mut self, begins_nothing: bool, now: Now) -> Result<SharedTurn<'_>, SharedError> {
         let is_time = self.is_time_to_look(now);
         if self.reserved.is_none() && is_time {
             let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
             if !self.turns.is_at(&self.locks).map_err(failed)? {
                 // Somebody has removed the folder, or the locks in it: those who share it anew do so by other ones.
-                *self = Self::open(&self.ledger, self.limits, self.turns.member(), now)?;
+                *self = Self::open(&self.ledger, self.limits, self.turns.member(), self.patience, now)?;
             }
             self.looked_at = now.elapsed;
         }
         let failed = |cause| SharedError::Turns { path: self.locks.clone(), cause };
         let (turn, may_wait) = match self.reserved.take() {
-            Some(reserved) => (self.turns.resume(reserved), false),
-            None => (self.turns.take().map_err(failed)?, true),
+            Some((reserved, _)) => (self.turns.resume(reserved), false),
+            None => {
+                let turn = wait(&self.turns, self.patience).map_err(failed)?;
+                (turn.ok_or_else(|| SharedError::Busy(self.locks.clone()))?, true)
+            }
         };
         self.is_behind |= !turn.is_next();
         // Also where nobody else had a turn: somebody who takes none may have moved it away.
-        if !self.is_stale {
+        let is_left_alone = begins_nothing && !may_wait && !self.is_behind;
+        if !self.is_stale && !is_left_alone {
             // Whatever goes wrong half way, the next turn begins anew.
             self.is_stale = true;
             match self.authority.catch_up(!self.is_behind && !is_time, now)? {
@@ -222,6 +276,10 @@ impl Drop for SharedTurn<'_> {
     }
 }
 
+fn wait(turns: &Turns, patience: Option<Duration>) -> io::Result<Option<Turn<'_>>> {
+    patience.map_or_else(|| turns.take().map(Some), |patience| turns.take_within(patience))
+}
+
 /// The file with the locks of those that share a ledger.
 fn locks_of(ledger: &Path) -> PathBuf {
     ledger.with_extension("lock")
@@ -234,7 +292,7 @@ fn tell_gap(
     now: Now,
 ) -> Result<(), AppendError<LedgerError>> {
     match gap {
-        Some(after) => authority.step(Event::Gap { after }, now).map(drop),
+        Some(after) => authority.advise(Event::Gap { after }, now).map(drop),
         None => Ok(()),
     }
 }

@@ -94,9 +94,10 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
         (None, _) | (_, None) => Verdict::Deny(Denial { reason: Reason::SessionEnded, rule: None }),
     };
     let Asked { cost, tags, rule, grants, .. } = asked;
-    let ActionRequest {
-        action_id, session, scope, action, inputs, annotations, pid, risk, approval_id, ..
-    } = request.clone();
+    let &ActionRequest { action_id, session, scope, pid, approval_id, .. } = request;
+    // Each that is not needed is made in vain: names are shared, and texts taken once.
+    let ActionRequest { action, inputs, annotations, risk, .. } = request;
+    let (action, inputs, annotations) = (action.clone(), inputs.clone(), annotations.clone());
     match verdict {
         Verdict::Start { warnings, approval } => {
             let day = policy.and_then(|policy| day_of(policy, state, session, now));
@@ -132,7 +133,7 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
         Verdict::Ask(place, digest) => {
             let rules = policy.and_then(|policy| policy.approvals.as_ref());
             let timeout = rules.map_or(Approvals::DEFAULT_TIMEOUT, |rules| rules.timeout);
-            let risk = rule.and_then(|rule| rule.risk.clone()).or(risk);
+            let risk = rule.and_then(|rule| rule.risk.clone()).or_else(|| risk.clone());
             vec![Fact::ApprovalRequested {
                 wish: Box::new(Wish {
                     approval_id,
@@ -169,6 +170,22 @@ pub(crate) fn begin(policy: Option<&Policy>, state: &State, request: &ActionRequ
     }
 }
 
+/// Keeps an action from starting, whatever the policy says.
+pub(crate) fn refuse(state: &State, request: &ActionRequest, denial: &Denial) -> Fact {
+    Fact::ActionDenied {
+        action_id: request.action_id,
+        session: request.session,
+        run: state.run_of(request.session).unwrap_or(0),
+        action: request.action.clone(),
+        cost: request.cost,
+        tags: all_tags(None, &request.tags),
+        denial: denial.clone(),
+        inputs: request.inputs.clone(),
+        annotations: request.annotations.clone(),
+        pid: request.pid,
+    }
+}
+
 /// The policy's tags first, then the application's own.
 fn all_tags(rule: Option<&ActionRule>, declared: &[Tag]) -> Vec<Tag> {
     let mut tags = rule.map(|rule| rule.tags.clone()).unwrap_or_default();
@@ -189,6 +206,9 @@ fn day_of(policy: &Policy, state: &State, session: sentinel_proto::SessionId, no
 fn denied(reason: Reason, rule: String, line: u32) -> Denial {
     Denial { reason, rule: Some(RulePlace { rule, line }) }
 }
+
+/// How the rule about an action is called; made for a denial alone.
+type RuleName = fn(&ActionName) -> String;
 
 fn invalid(cause: String) -> Denial {
     Denial { reason: Reason::InvalidRequest { cause }, rule: None }
@@ -264,13 +284,14 @@ impl Check<'_> {
 
     fn hours(&self) -> Result<(), Denial> {
         let of_action = self.asked.rule.and_then(|rule| rule.hours.as_ref());
-        let all = [
-            (self.policy.hours.as_ref(), "hours".to_owned()),
-            (of_action, format!("actions.{}.hours", self.action())),
+        let all: [(_, RuleName); 2] = [
+            (self.policy.hours.as_ref(), |_| "hours".to_owned()),
+            (of_action, |action| format!("actions.{action}.hours")),
         ];
         for (hours, rule) in all {
             if let Some(hours) = hours.filter(|hours| !hours.contain(self.now)) {
-                return Err(denied(Reason::OutsideHours { allowed: hours.to_string() }, rule, hours.line));
+                let reason = Reason::OutsideHours { allowed: hours.to_string() };
+                return Err(denied(reason, rule(self.action()), hours.line));
             }
         }
         Ok(())
@@ -281,8 +302,8 @@ impl Check<'_> {
         let limits = self.asked.rule.map(|rule| rule.limits).unwrap_or_default();
         self.count(
             [
-                (self.policy.limits.calls, self.session.counters.allowed, "limits.max_calls".to_owned()),
-                (limits.calls, of_action, format!("actions.{}.max_calls", self.action())),
+                (self.policy.limits.calls, self.session.counters.allowed, |_| "limits.max_calls".to_owned()),
+                (limits.calls, of_action, |action| format!("actions.{action}.max_calls")),
             ],
             |limit| Reason::CallLimit { limit },
         )
@@ -293,8 +314,10 @@ impl Check<'_> {
         let limits = self.asked.rule.map(|rule| rule.limits).unwrap_or_default();
         self.count(
             [
-                (self.policy.limits.concurrent, self.session.in_flight, "limits.max_concurrent".to_owned()),
-                (limits.concurrent, of_action, format!("actions.{}.max_concurrent", self.action())),
+                (self.policy.limits.concurrent, self.session.in_flight, |_| {
+                    "limits.max_concurrent".to_owned()
+                }),
+                (limits.concurrent, of_action, |action| format!("actions.{action}.max_concurrent")),
             ],
             |limit| Reason::ConcurrencyLimit { limit },
         )
@@ -302,12 +325,12 @@ impl Check<'_> {
 
     fn count(
         &self,
-        counts: [(Option<CountLimit>, u64, String); 2],
+        counts: [(Option<CountLimit>, u64, RuleName); 2],
         reason: impl Fn(u64) -> Reason,
     ) -> Result<(), Denial> {
         for (limit, count, rule) in counts {
             if let Some(limit) = limit.filter(|limit| count >= limit.most) {
-                return Err(denied(reason(limit.most), rule, limit.line));
+                return Err(denied(reason(limit.most), rule(self.action()), limit.line));
             }
         }
         Ok(())
@@ -338,16 +361,13 @@ impl Check<'_> {
         let (action, budgets) = (self.action(), &policy.budgets);
         let of_action = session.actions.get(action).map(|of_action| of_action.total).unwrap_or_default();
         let day = budgets.day.map(|day| day.limit);
-        let scopes: [(BudgetScope, Option<Limit>, Total, String); 4] = [
-            (BudgetScope::Session, budgets.session, session.session_total, "budgets.session".to_owned()),
-            (BudgetScope::Run, budgets.run, session.run_total, "budgets.run".to_owned()),
-            (BudgetScope::Day, day, self.day_total()?, "budgets.day".to_owned()),
-            (
-                BudgetScope::Action,
-                budgets.actions.get(action).copied(),
-                of_action,
-                format!("budgets.actions.{action}"),
-            ),
+        let scopes: [(BudgetScope, Option<Limit>, Total, RuleName); 4] = [
+            (BudgetScope::Session, budgets.session, session.session_total, |_| "budgets.session".to_owned()),
+            (BudgetScope::Run, budgets.run, session.run_total, |_| "budgets.run".to_owned()),
+            (BudgetScope::Day, day, self.day_total()?, |_| "budgets.day".to_owned()),
+            (BudgetScope::Action, budgets.actions.get(action).copied(), of_action, |action| {
+                format!("budgets.actions.{action}")
+            }),
         ];
         for (budget, limit, total, rule) in scopes {
             let Some(limit) = limit else { continue };
@@ -356,7 +376,7 @@ impl Check<'_> {
                 let spent = would_be.unwrap_or(Money::MAX);
                 return Err(denied(
                     Reason::BudgetExceeded { budget, spent, limit: limit.amount },
-                    rule,
+                    rule(action),
                     limit.line,
                 ));
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sentinel_proto::{ActionId, Annotations, ApprovalId, Money, Outcome, Payload, SessionId};
 
-use crate::begin::{begin, floor, grants};
+use crate::begin::{begin, floor, grants, refuse};
 use crate::state::InFlight;
 use crate::{Approval, Closing, Event, Fact, GrantSet, Now, Policy, Recorded, SessionEnding, State};
 
@@ -29,7 +29,7 @@ impl Event {
             | Self::Resume { session, .. }
             | Self::PolicyChange { session, .. }
             | Self::KernelDenied { session, .. } => Some(*session),
-            Self::Begin(request) => Some(request.session),
+            Self::Begin(request) | Self::Refuse { request, .. } => Some(request.session),
             Self::Record(recorded) => Some(recorded.session),
             Self::Abort { action_id, .. } => state.session_of(*action_id),
             Self::Approve { approval_id, .. } | Self::Reject { approval_id, .. } => {
@@ -111,6 +111,7 @@ pub fn decide(policy: Option<&Policy>, state: &State, event: &Event, now: Now) -
                 .collect()
         }
         Event::Begin(request) => begin(policy, state, request, now),
+        Event::Refuse { request, denial } => vec![refuse(state, request, denial)],
         Event::End { action_id, session, outcome, cost, outputs, annotations } => {
             match state.in_flight(*action_id) {
                 Some(action) if action.session == *session && outcome.is_reportable() => {

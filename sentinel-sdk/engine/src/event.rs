@@ -1,7 +1,7 @@
 //! What comes in from outside, for the engine to decide on.
 
 use sentinel_proto::{
-    ActionId, ActionName, Annotations, ApprovalId, Money, Outcome, Payload, RiskLevel, SessionId,
+    ActionId, ActionName, Annotations, ApprovalId, Denial, Money, Outcome, Payload, RiskLevel, SessionId,
     SessionName, Tag,
 };
 
@@ -66,6 +66,13 @@ pub enum Event {
     Record(Box<Recorded>),
     /// An application asks for an action to start.
     Begin(Box<ActionRequest>),
+    /// The same, where it is clear already that it may not, and why: as where nobody knows what the policy says.
+    Refuse {
+        /// What is asked for.
+        request: Box<ActionRequest>,
+        /// Why it may not start.
+        denial: Denial,
+    },
     /// An application says that its action has ended. Of an unknown, ended or foreign action: no facts. Of one that was interrupted it corrects
     /// outcome and cost, once, until that action would have expired.
     End {

@@ -4,14 +4,10 @@
 
 use std::fmt;
 
+use sentinel_proto::is_visible;
+
 /// How much of a text a message repeats.
 const MAX_CHARACTERS: usize = 72;
-
-/// Whether a character shows itself: no control character, and none of those that hide or reorder text.
-pub(crate) fn is_visible(character: char) -> bool {
-    let hides = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    !character.is_control() && !hides
-}
 
 /// A character as it may stand on a terminal: itself, or its escape where it doesn't show itself.
 pub(crate) fn push_shown(character: char, shown: &mut String) {

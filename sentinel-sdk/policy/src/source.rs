@@ -5,7 +5,7 @@
 
 use crate::MAX_BYTES;
 use crate::problem::{Complaint, Findings, Place, Problem};
-use crate::quoted::is_visible;
+use sentinel_proto::is_visible;
 
 /// After so many bad characters the file is of another kind altogether.
 const MAX_BAD_CHARACTERS: usize = 20;

@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 Begun = NamedTuple("Begun", [("action_id", str), ("acknowledge_end", bool), ("pid", int)])
 VERSION, DEADLINE, MOST_FRAME_BYTES, MOST_DOLLARS, MOST_TAGS = 1, 5.0, 1_048_576, 4_000_000, 32
 MOST_PAYLOAD_BYTES, MOST_PAYLOAD_DEPTH, KEPT_BYTES = 65_536, 100, 16_384
-VISIBLE = "[^\0-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+VISIBLE = "[^\0-\x1f\x7f-\x9f\xad\u061c\u115f-\u1160\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
 to_json = functools.partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 

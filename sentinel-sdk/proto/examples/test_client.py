@@ -158,7 +158,7 @@ class Requests(Case):
         agent = self.agent()
         client = self.client(agent)
         wrong: List[Dict[str, Any]] = [
-            *({"action": name} for name in ["", "x" * 129, "a\nb", "a\u202eb", "a\u200b", "\ud800"]),
+            *({"action": name} for name in ["", "x" * 129, "a\nb", "a\u202eb", "a\u200b", "a\u061c", "a\xad", "a\U000e0041", "\ud800"]),
             *({"action": "a", "cost_usd": cost} for cost in [-0.01, float("nan"), float("inf"), 4_000_000.01]),
             *({"action": "a", "tags": tags} for tags in [[""], ["x" * 65], ["x"] * 33]),
             *({"action": "a", "risk_level": level} for level in ["", "x" * 33, "very high"]),

@@ -27,6 +27,7 @@ mod name;
 mod outcome;
 mod payload;
 mod remediation;
+mod visible;
 
 pub use annotations::Annotations;
 pub use decision::{BudgetScope, Decision, Denial, Reason, RulePlace};
@@ -36,6 +37,7 @@ pub use name::{ActionName, Label, NameError, RiskLevel, SessionName, Tag};
 pub use outcome::Outcome;
 pub use payload::{MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, Payload};
 pub use remediation::Remediation;
+pub use visible::is_visible;
 
 /// The protocol's version: the first message of a connection names it, and an unequal one is refused.
 pub const VERSION: u32 = 1;

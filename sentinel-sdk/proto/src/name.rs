@@ -3,8 +3,11 @@
 //! Invariant: a name holds no control characters, so it can stand in a ledger line and on a terminal as it is.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::is_visible;
 
 /// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,12 +57,6 @@ fn check(
     }
 }
 
-/// Printable: no control characters, and none of the invisible ones that reorder or hide text on a terminal.
-fn is_printable(character: char) -> bool {
-    let hides = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    !character.is_control() && !hides
-}
-
 fn is_plain(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-')
 }
@@ -69,7 +66,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The most characters.
@@ -79,7 +76,7 @@ macro_rules! name {
             ///
             /// # Errors
             /// A [`NameError`] that says what is wrong and what would be right.
-            pub fn new(text: impl Into<Box<str>>) -> Result<Self, NameError> {
+            pub fn new(text: impl Into<Arc<str>>) -> Result<Self, NameError> {
                 let text = text.into();
                 check(&text, Self::MAX, $allowed, $is_allowed)?;
                 Ok(Self(text))
@@ -108,7 +105,7 @@ macro_rules! name {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0.into()
+                name.as_str().to_owned()
             }
         }
 
@@ -122,7 +119,7 @@ macro_rules! name {
 
 name! {
     /// The name of a guarded action. Compared exactly, upper and lower case apart.
-    ActionName, 128, "printable characters", is_printable
+    ActionName, 128, "printable characters", is_visible
 }
 name! {
     /// The name of a session that outlives its processes. Also a folder's name, so plain characters only.
@@ -130,11 +127,11 @@ name! {
 }
 name! {
     /// A tag on an action.
-    Tag, 64, "printable characters", is_printable
+    Tag, 64, "printable characters", is_visible
 }
 name! {
     /// An id that an application gives itself: of an agent, a run, a task, a mission.
-    Label, 128, "printable characters", is_printable
+    Label, 128, "printable characters", is_visible
 }
 name! {
     /// How risky an action is: a word of the operator's and the application's own, such as `high`. Upper and lower case are alike.
@@ -164,7 +161,9 @@ mod tests {
 
     #[test]
     fn a_name_that_reorders_text_is_refused() {
-        assert!(ActionName::new("a\u{202e}b").is_err());
+        for hidden in ['\u{202e}', '\u{61c}', '\u{ad}', '\u{e0041}'] {
+            assert!(ActionName::new(format!("a{hidden}b")).is_err(), "{}", hidden.escape_unicode());
+        }
     }
 
     #[test]

@@ -14,9 +14,9 @@ use sentinel_sdk::embedded::{Embedded, EmbeddedPolicy, Record};
 use crate::declared::Declared;
 use crate::guard::Guard;
 use crate::json::json_of_call;
-use crate::refusal::{Refused, denied, invalid, refused};
+use crate::refusal::{Refused, denied, invalid, refused, refused_by_agent};
 
-/// While a human is waited for, Ctrl-C is answered after so long.
+/// While a human or another process is waited for, Ctrl-C is answered after so long.
 const SIGNALS_ARE_LOOKED_FOR: Duration = Duration::from_millis(50);
 
 /// A way to whoever decides.
@@ -47,19 +47,47 @@ impl Client {
 
     /// Begins it without waiting, or else, where it `waits`, without the interpreter's lock: to give that away and take it again costs as much as
     /// the decision. None: something would have to be waited for.
-    fn begun(&self, py: Python<'_>, wish: &Wish<'_>, waits: bool) -> PyResult<Option<Guard>> {
+    fn begun(&self, py: Python<'_>, wish: &Wish<'_>, waits: bool) -> PyResult<Option<sentinel_sdk::Guard>> {
         let begun = match self.at_once(wish)? {
             None if !waits => return Ok(None),
             None => wish.begin(py, &self.0)?,
             Some(begun) => begun,
         };
-        begun.map(|guard| Some(Guard::new(guard))).map_err(|error| refused(&error))
+        begun.map(Some).map_err(|error| refused(&error))
+    }
+
+    /// Begins it, and then lets the agent, where there is one, have its say. Whom the program itself wants to ask is its own account's business; the
+    /// operator's policy says whom the agent asks. What the agent doesn't let start is recorded as an action that never ran.
+    fn begun_with(&self, py: Python<'_>, wish: Wish<'_>, agent: Option<&Bound<'_, Self>>) -> PyResult<Guard> {
+        // This process waits for nobody outside of it unless that was declared.
+        let own_patience = Some(wish.approval_seconds.unwrap_or(0.0));
+        let own = self.begun(py, &Wish { approval_seconds: own_patience, ..wish }, true)?;
+        let own = own.ok_or_else(|| invalid("it was waited for in vain"))?;
+        match agent {
+            None => Ok(Guard::new(own)),
+            Some(agent) => agent.get().agreed(py, wish, own),
+        }
+    }
+
+    /// The same action, once this agent lets it start too.
+    fn agreed(&self, py: Python<'_>, wish: Wish<'_>, own: sentinel_sdk::Guard) -> PyResult<Guard> {
+        let wish = Wish { needs_approval: false, ..wish };
+        let refused = match wish.begin(py, &self.0) {
+            Ok(Ok(agents)) => return Ok(Guard::of_both(own, agents)),
+            Ok(Err(error)) => refused_by_agent(&error),
+            Err(interrupted) => interrupted,
+        };
+        let cause = refused.value(py).getattr("args").and_then(|args| args.get_item(1));
+        let cause = cause.map_or_else(|_no_text| refused.to_string(), |text| text.to_string());
+        py.detach(|| own.withdraw(&cause));
+        Err(refused)
     }
 }
 
 type Begun = Result<sentinel_sdk::Guard, sentinel_sdk::Error>;
 
 /// An action that is to be begun.
+#[derive(Clone, Copy)]
 pub(crate) struct Wish<'python> {
     pub(crate) action: &'python str,
     pub(crate) cost_usd: f64,
@@ -102,8 +130,7 @@ impl Wish<'_> {
         let patience = self.patience()?;
         let until = patience.and_then(|patience| Instant::now().checked_add(patience));
         loop {
-            let asked = self.of(client)?.wait_for_approval(Duration::ZERO);
-            let error = match py.detach(|| asked.begin_blocking()) {
+            let error = match self.begin_unapproved(py, client)? {
                 Err(error) if error.reason_code() == Some("APPROVAL_NEEDED") => error,
                 begun => return Ok(begun),
             };
@@ -113,6 +140,22 @@ impl Wish<'_> {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if let Err(no) = word_on(py, error, left)? {
                 return Ok(Err(no));
+            }
+        }
+    }
+}
+
+impl Wish<'_> {
+    /// The same, where no human is waited for. While another process has the turn, Ctrl-C ends the wait.
+    fn begin_unapproved(&self, py: Python<'_>, client: &sentinel_sdk::Client) -> PyResult<Begun> {
+        loop {
+            let asked = self.of(client)?.wait_for_approval(Duration::ZERO);
+            if client.as_embedded().is_none() {
+                return Ok(py.detach(|| asked.begin_blocking()));
+            }
+            match py.detach(|| asked.begin_within(SIGNALS_ARE_LOOKED_FOR)) {
+                Some(begun) => return Ok(begun),
+                None => py.check_signals()?,
             }
         }
     }
@@ -164,65 +207,50 @@ impl Client {
         self.0.socket().display().to_string()
     }
 
-    /// Lets an action start. `inputs` is JSON text.
-    #[pyo3(signature = (action, cost_usd, tags, inputs, risk_level=None, approval_seconds=None, needs_approval=false, annotations=None))]
-    #[expect(clippy::too_many_arguments, reason = "Python passes each by itself")]
+    /// Lets an action start: here, and where an agent decides too, there. `inputs` is JSON text.
+    #[pyo3(signature = (declared, inputs, annotations=None, agent=None))]
     fn begin(
         &self,
         py: Python<'_>,
-        action: &str,
-        cost_usd: f64,
-        tags: Vec<String>,
+        declared: &Declared,
         inputs: &str,
-        risk_level: Option<&str>,
-        approval_seconds: Option<f64>,
-        needs_approval: bool,
         annotations: Option<&str>,
+        agent: Option<&Bound<'_, Self>>,
     ) -> PyResult<Guard> {
-        let tags = &tags;
-        let wish = Wish {
-            action,
-            cost_usd,
-            tags,
-            inputs,
-            risk_level,
-            approval_seconds,
-            needs_approval,
-            annotations,
-        };
-        self.begun(py, &wish, true)?.ok_or_else(|| invalid("it was waited for in vain"))
+        self.begun_with(py, declared.wish(inputs, annotations), agent)
     }
 
-    /// Lets an action start, if nothing and nobody has to be waited for. None: something has to, and nothing has begun.
-    #[pyo3(signature = (action, cost_usd, tags, inputs, risk_level=None, approval_seconds=None, needs_approval=false, annotations=None))]
-    #[expect(clippy::too_many_arguments, reason = "Python passes each by itself")]
+    /// Lets an action start that its own process has let start. Where it doesn't, it is recorded there as one that never ran.
+    #[pyo3(signature = (own, declared, inputs, annotations=None))]
+    fn agree(
+        &self,
+        py: Python<'_>,
+        own: &Bound<'_, Guard>,
+        declared: &Declared,
+        inputs: &str,
+        annotations: Option<&str>,
+    ) -> PyResult<Guard> {
+        let own = own.get().take_own().ok_or_else(|| invalid("it has ended already"))?;
+        self.agreed(py, declared.wish(inputs, annotations), own)
+    }
+
+    /// [`Client::begin`], if nothing and nobody has to be waited for. None: something has to, and nothing has begun.
+    #[pyo3(signature = (declared, inputs, annotations=None))]
     fn begin_at_once(
         &self,
         py: Python<'_>,
-        action: &str,
-        cost_usd: f64,
-        tags: Vec<String>,
+        declared: &Declared,
         inputs: &str,
-        risk_level: Option<&str>,
-        approval_seconds: Option<f64>,
-        needs_approval: bool,
         annotations: Option<&str>,
     ) -> PyResult<Option<Guard>> {
-        let tags = &tags;
-        let wish = Wish {
-            action,
-            cost_usd,
-            tags,
-            inputs,
-            risk_level,
-            approval_seconds,
-            needs_approval,
-            annotations,
-        };
-        self.begun(py, &wish, false)
+        let wish = declared.wish(inputs, annotations);
+        let own_patience = Some(wish.approval_seconds.unwrap_or(0.0));
+        let begun = self.begun(py, &Wish { approval_seconds: own_patience, ..wish }, false)?;
+        Ok(begun.map(Guard::new))
     }
 
-    /// Lets an action start that a decorator has declared. None: something that it is called with isn't plain; then its JSON is the package's to make.
+    /// [`Client::begin`] with what a function is called with. None: something of that isn't plain; then its JSON is the package's to make.
+    #[pyo3(signature = (declared, args, kwargs, annotations=None, agent=None))]
     fn begin_call(
         &self,
         py: Python<'_>,
@@ -230,12 +258,14 @@ impl Client {
         args: &Bound<'_, PyTuple>,
         kwargs: &Bound<'_, PyDict>,
         annotations: Option<&str>,
+        agent: Option<&Bound<'_, Self>>,
     ) -> PyResult<Option<Guard>> {
         let Some(inputs) = json_of_call(args, kwargs) else { return Ok(None) };
-        self.begun(py, &declared.wish(&inputs, annotations), true)
+        self.begun_with(py, declared.wish(&inputs, annotations), agent).map(Some)
     }
 
     /// The same, if nothing and nobody has to be waited for. None: something has to, or isn't plain, and nothing has begun.
+    #[pyo3(signature = (declared, args, kwargs, annotations=None))]
     fn begin_call_at_once(
         &self,
         py: Python<'_>,
@@ -245,7 +275,7 @@ impl Client {
         annotations: Option<&str>,
     ) -> PyResult<Option<Guard>> {
         let Some(inputs) = json_of_call(args, kwargs) else { return Ok(None) };
-        self.begun(py, &declared.wish(&inputs, annotations), false)
+        self.begin_at_once(py, declared, &inputs, annotations)
     }
 
     fn totals(&self, py: Python<'_>) -> PyResult<Totals> {

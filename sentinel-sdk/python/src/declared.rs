@@ -12,7 +12,7 @@ pub(crate) struct Declared {
     cost_usd: f64,
     tags: Vec<String>,
     risk_level: Option<String>,
-    approval_seconds: f64,
+    approval_seconds: Option<f64>,
     needs_approval: bool,
 }
 
@@ -25,7 +25,7 @@ impl Declared {
         cost_usd: f64,
         tags: Vec<String>,
         risk_level: Option<String>,
-        approval_seconds: f64,
+        approval_seconds: Option<f64>,
         needs_approval: bool,
     ) -> Self {
         Self { action, cost_usd, tags, risk_level, approval_seconds, needs_approval }
@@ -45,7 +45,7 @@ impl Declared {
             tags: &self.tags,
             inputs,
             risk_level: self.risk_level.as_deref(),
-            approval_seconds: Some(self.approval_seconds),
+            approval_seconds: self.approval_seconds,
             needs_approval: self.needs_approval,
             annotations,
         }

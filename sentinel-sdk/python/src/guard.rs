@@ -1,9 +1,9 @@
 //! An action in flight, as Python ends it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
-use sentinel_proto::ActionId;
+use sentinel_proto::{ActionId, Annotations};
 use sentinel_sdk::{Ending, Settlement};
 
 use crate::json::json;
@@ -15,25 +15,70 @@ use crate::refusal::{invalid, refused};
 pub(crate) struct Guard {
     id: ActionId,
     /// Until it is ended.
-    guard: Mutex<Option<sentinel_sdk::Guard>>,
+    in_flight: Mutex<Option<InFlight>>,
+}
+
+/// With whoever let it start. The agent is told first how it ended: its doors are shut before this process's own account says so.
+#[derive(Debug)]
+struct InFlight {
+    agents: Option<sentinel_sdk::Guard>,
+    own: Option<sentinel_sdk::Guard>,
+}
+
+impl InFlight {
+    /// Whether nothing is left to say.
+    fn end_at_once(&mut self, ending: Ending, outputs: &str, annotations: Option<&Annotations>) -> bool {
+        for held in [&mut self.agents, &mut self.own] {
+            let Some(mut guard) = held.take() else { continue };
+            if let Some(annotations) = annotations {
+                guard.annotate(annotations.clone());
+            }
+            if let Err(guard) = guard.end_at_once(ending, outputs) {
+                *held = Some(guard);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn guards(self) -> impl Iterator<Item = sentinel_sdk::Guard> {
+        self.agents.into_iter().chain(self.own)
+    }
 }
 
 impl Guard {
+    /// Of an action that this process let start, or an agent.
     pub(crate) fn new(guard: sentinel_sdk::Guard) -> Self {
-        Self { id: guard.id(), guard: Mutex::new(Some(guard)) }
+        Self { id: guard.id(), in_flight: Mutex::new(Some(InFlight { agents: None, own: Some(guard) })) }
     }
 
-    fn take(&self) -> Option<sentinel_sdk::Guard> {
-        self.guard.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Of an action that both let start.
+    pub(crate) fn of_both(own: sentinel_sdk::Guard, agents: sentinel_sdk::Guard) -> Self {
+        Self {
+            id: agents.id(),
+            in_flight: Mutex::new(Some(InFlight { agents: Some(agents), own: Some(own) })),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<InFlight>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<InFlight> {
+        self.held().take()
+    }
+
+    pub(crate) fn take_own(&self) -> Option<sentinel_sdk::Guard> {
+        self.take().and_then(|in_flight| in_flight.own)
     }
 }
 
 impl Drop for Guard {
     /// Says that it was cancelled, where nobody has said how it ended.
     fn drop(&mut self) {
-        if let Some(guard) = self.guard.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(in_flight) = self.take() {
             // Waits for the agent or the ledger. Where the interpreter is no longer there, nobody waits for its lock either.
-            let _interpreter = Python::try_attach(|py| py.detach(|| drop(guard)));
+            let _interpreter = Python::try_attach(|py| py.detach(|| drop(in_flight)));
         }
     }
 }
@@ -46,10 +91,21 @@ impl Guard {
         self.id.to_string()
     }
 
+    /// How long ago it began; of one that has ended nothing is known.
+    fn seconds(&self) -> f64 {
+        let held = self.held();
+        let own = held.as_ref().and_then(|in_flight| in_flight.own.as_ref());
+        own.map_or(0.0, |guard| guard.running_for().as_secs_f64())
+    }
+
     /// It never ran, and why not. Refunded where the process decides for itself.
     fn abort(&self, py: Python<'_>, cause: &str) {
-        if let Some(guard) = self.take() {
-            py.detach(|| guard.withdraw(cause));
+        if let Some(in_flight) = self.take() {
+            py.detach(|| {
+                for guard in in_flight.guards() {
+                    guard.withdraw(cause);
+                }
+            });
         }
     }
 
@@ -64,47 +120,52 @@ impl Guard {
         annotations: Option<&str>,
     ) -> PyResult<bool> {
         let ending = ending(outcome)?;
-        let Some(mut guard) = self.take() else { return Ok(false) };
+        let Some(in_flight) = self.take() else { return Ok(false) };
         let annotations = crate::client::annotations(annotations);
-        if let Ok(Some(annotations)) = &annotations {
-            guard.annotate(annotations.clone());
+        let mut cost = Ok(());
+        let mut is_settled = true;
+        for mut guard in in_flight.guards() {
+            if let Ok(Some(annotations)) = &annotations {
+                guard.annotate(annotations.clone());
+            }
+            if let Some(dollars) = actual_cost_usd {
+                cost = cost.and(guard.actual_cost_usd(dollars));
+            }
+            let settlement = match guard.end_at_once(ending, outputs) {
+                Ok(settlement) => settlement,
+                Err(guard) => py.detach(|| guard.end_with_json(ending, outputs)),
+            };
+            is_settled &= matches!(settlement, Settlement::Acknowledged | Settlement::Sent);
         }
-        let cost = actual_cost_usd.map_or(Ok(()), |cost| guard.actual_cost_usd(cost));
-        let settlement = match guard.end_at_once(ending, outputs) {
-            Ok(settlement) => settlement,
-            Err(guard) => py.detach(|| guard.end_with_json(ending, outputs)),
-        };
         cost.map_err(|error| refused(&error))?;
         annotations?;
-        Ok(matches!(settlement, Settlement::Acknowledged | Settlement::Sent))
+        Ok(is_settled)
     }
 
     /// It did what it should, and this is what came of it. False: that isn't plain, so the action goes on, and its JSON is the package's to make.
     fn succeed(&self, py: Python<'_>, result: &Bound<'_, PyAny>) -> bool {
         let Some(outputs) = json(result) else { return false };
-        let Some(guard) = self.take() else { return true };
-        if let Err(guard) = guard.end_at_once(Ending::Success, &outputs) {
-            py.detach(|| guard.end_with_json(Ending::Success, &outputs));
+        let Some(in_flight) = self.take() else { return true };
+        for guard in in_flight.guards() {
+            if let Err(guard) = guard.end_at_once(Ending::Success, &outputs) {
+                py.detach(|| guard.end_with_json(Ending::Success, &outputs));
+            }
         }
         true
     }
 
-    /// The same, if nothing has to be waited for. False: something has to, or what is said of it can't be read; the action goes on.
+    /// The same, if nothing has to be waited for. False: something has to, or what is said of it can't be read; the action goes on, and what is left to
+    /// say `end` says.
     #[pyo3(signature = (outcome, outputs, annotations=None))]
     fn end_at_once(&self, outcome: &str, outputs: &str, annotations: Option<&str>) -> PyResult<bool> {
         let ending = ending(outcome)?;
         let Ok(annotations) = crate::client::annotations(annotations) else { return Ok(false) };
-        let Some(mut guard) = self.take() else { return Ok(true) };
-        if let Some(annotations) = annotations {
-            guard.annotate(annotations);
+        let Some(mut in_flight) = self.take() else { return Ok(true) };
+        let is_over = in_flight.end_at_once(ending, outputs, annotations.as_ref());
+        if !is_over {
+            *self.held() = Some(in_flight);
         }
-        match guard.end_at_once(ending, outputs) {
-            Ok(_settled) => Ok(true),
-            Err(guard) => {
-                *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
-                Ok(false)
-            }
-        }
+        Ok(is_over)
     }
 }
 

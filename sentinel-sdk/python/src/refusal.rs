@@ -21,6 +21,15 @@ pub(crate) fn refused(error: &Error) -> PyErr {
     Refused::new_err((code, error.to_string(), told(error.denial(), approval, &error.way_out()).to_string()))
 }
 
+/// The same for what the host agent says of an action that this process let start.
+pub(crate) fn refused_by_agent(error: &Error) -> PyErr {
+    let approval = error.approval().map(|id| id.to_string());
+    let code = error.reason_code().unwrap_or("POLICY_VIOLATION");
+    let mut details = told(error.denial(), approval, &error.way_out());
+    details["decided_by"] = json!("host");
+    Refused::new_err((code, error.to_string(), details.to_string()))
+}
+
 /// The same for what the authority in the process says.
 pub(crate) fn denied(denial: &Denial) -> PyErr {
     let way_out = denial.reason.way_out();

@@ -33,8 +33,10 @@ mod policy;
 mod share;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
+use sentinel_authority::SharedError;
 use sentinel_proto::app::{ApprovalAnswer, Ended, RefusalCode, Refused, Reply, Request, RequestId};
 use sentinel_proto::{ActionId, ApprovalId, Denial, Reason, SessionName};
 
@@ -52,6 +54,8 @@ pub const DEFAULT_HOME: &str = ".agent-sentinel";
 const DEFAULT_SESSION: &str = "default";
 /// Of the environment: which session. What is no name lets nothing start.
 const SESSION: &str = "AGENT_SENTINEL_SESSION";
+/// Who waits for another of its threads for a while looks so often.
+const LOCKED_AGAIN_AFTER: Duration = Duration::from_micros(200);
 const HOME: &str = "AGENT_SENTINEL_HOME";
 const POLICY: &str = "AGENT_SENTINEL_POLICY";
 
@@ -139,7 +143,9 @@ impl Embedded {
     fn share<'own>(&self, own: &'own mut Option<Share>) -> Result<&'own mut Share, Denial> {
         let share = match (own, &self.session) {
             (Some(share), _) => share,
-            (none, Ok(session)) => none.insert(Share::join(&self.ledger, session)?),
+            (none, Ok(session)) => {
+                none.insert(Share::join(&self.ledger, session, None).map_err(share::unavailable)?)
+            }
             (None, Err(cause)) => return Err(share::invalid(cause)),
         };
         share.follow(&self.policy())?;
@@ -149,13 +155,49 @@ impl Embedded {
     /// Answers as the host agent does.
     pub(crate) fn answer(&self, request: Request) -> Reply {
         let mut own = self.own_share().lock().unwrap_or_else(PoisonError::into_inner);
+        self.answer_by(&mut own, request)
+    }
+
+    /// The same, waiting for others at most some such time. None: somebody else had the turn all the time, and nothing has happened.
+    pub(crate) fn answer_within(&self, request: Request, patience: Duration) -> Option<Reply> {
+        let mut own = self.own_share_within(patience)?;
+        if let (None, Ok(session)) = (&*own, &self.session) {
+            match Share::join(&self.ledger, session, Some(patience)) {
+                Ok(share) => *own = Some(share),
+                Err(SharedError::Busy(_)) => return None,
+                // Whatever else keeps it from that is told below.
+                Err(_) => {}
+            }
+        }
+        if let Some(share) = own.as_mut() {
+            share.set_patience(Some(patience));
+        }
+        let reply = self.answer_by(&mut own, request);
+        let waited_in_vain = own.as_mut().is_some_and(|share| share.set_patience(None));
+        (!waited_in_vain).then_some(reply)
+    }
+
+    /// This process's share, unless another of its threads has it for so long.
+    fn own_share_within(&self, patience: Duration) -> Option<MutexGuard<'_, Option<Share>>> {
+        let since = Instant::now();
+        loop {
+            match self.own_share().try_lock() {
+                Ok(own) => return Some(own),
+                Err(TryLockError::Poisoned(own)) => return Some(own.into_inner()),
+                Err(TryLockError::WouldBlock) if since.elapsed() >= patience => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCKED_AGAIN_AFTER),
+            }
+        }
+    }
+
+    fn answer_by(&self, own: &mut Option<Share>, request: Request) -> Reply {
         if let (Request::End(_), Some(share)) = (&request, own.as_mut()) {
             // What runs may end, whatever has become of the policy.
             return answered(request, Ok(share));
         }
-        let reply = answered(request.clone(), self.share(&mut own));
+        let reply = answered(request.clone(), self.share(own));
         if own.as_mut().is_some_and(|share| share.forget_if_over(&reply)) {
-            return answered(request, self.share(&mut own));
+            return answered(request, self.share(own));
         }
         reply
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
-use sentinel_authority::{Limits, Member, NewPolicy, SharedAuthority, SharedTurn, Step};
+use sentinel_authority::{Limits, Member, NewPolicy, SharedAuthority, SharedError, SharedTurn, Step};
 use sentinel_engine::{ActionRequest, Event, Fact, Now, Operator, Policy, ScopeId};
 use sentinel_proto::app::{Answer, Begin, End, MAX_TAGS, PendingApproval, Reply, RequestId, Totals};
 use sentinel_proto::{
@@ -23,6 +23,8 @@ use crate::pool::own_pid;
 const TIER: &str = "advisory";
 /// The name of the policy that nobody has written.
 const UNCONFIGURED: &str = "unconfigured";
+/// The name of the policy that nobody can read, and what stands for its digest.
+const FAILED: &str = "failed";
 /// Processes that died are looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How large a part of the ledger becomes: so large that the disk is rarely waited for, and so small that a process starts on it within a moment.
@@ -82,7 +84,11 @@ pub(super) struct Share {
     /// The policy that is in force here, and its text's digest.
     policy: Arc<Policy>,
     sha256: Option<String>,
+    /// Why nobody knows what the policy says: then nothing may start, whatever is in force.
+    failed: Option<String>,
     looked_at: Duration,
+    /// Somebody else had the turn for as long as it was waited for.
+    waited_in_vain: bool,
     /// Approvals that came to their end in this process, the last ones.
     closed: VecDeque<(ApprovalId, Denial)>,
 }
@@ -97,6 +103,12 @@ fn now() -> Now {
             u32::try_from(boot.tv_nsec).unwrap_or(0),
         ),
     }
+}
+
+/// A turn that could not be taken.
+fn untaken(error: &SharedError, waited_in_vain: &mut bool) -> Denial {
+    *waited_in_vain |= matches!(error, SharedError::Busy(_));
+    unavailable(error)
 }
 
 pub(super) fn unavailable(error: impl std::fmt::Display) -> Denial {
@@ -121,10 +133,14 @@ pub(super) fn denied(request: RequestId, denial: Denial) -> Answer {
 
 impl Share {
     /// Joins those that share this ledger.
-    pub(super) fn join(ledger: &Path, name: &SessionName) -> Result<Self, Denial> {
+    pub(super) fn join(
+        ledger: &Path,
+        name: &SessionName,
+        patience: Option<Duration>,
+    ) -> Result<Self, SharedError> {
         let (number, _) = Uuid::new_v4().as_u64_pair();
         let member = Member::new(number);
-        let shared = SharedAuthority::join(ledger, LIMITS, member, now()).map_err(unavailable)?;
+        let shared = SharedAuthority::join_within(ledger, LIMITS, member, patience, now())?;
         Ok(Self {
             shared,
             member,
@@ -133,7 +149,9 @@ impl Share {
             name: name.clone(),
             policy: Arc::new(Policy::empty()),
             sha256: None,
+            failed: None,
             looked_at: Duration::ZERO,
+            waited_in_vain: false,
             closed: VecDeque::new(),
         })
     }
@@ -152,6 +170,12 @@ impl Share {
         })
     }
 
+    /// Waits for a turn at most so long from now on; none: as long as it takes. Whether one was waited for in vain, so that nothing has happened.
+    pub(super) fn set_patience(&mut self, patience: Option<Duration>) -> bool {
+        self.shared.set_patience(patience);
+        std::mem::take(&mut self.waited_in_vain)
+    }
+
     /// Whether its session is over, which happens where somebody has taken its ledger away: it is to begin anew.
     pub(super) fn forget_if_over(&mut self, reply: &Reply) -> bool {
         let is_over = matches!(reply, Reply::Decision(answer)
@@ -165,11 +189,11 @@ impl Share {
     /// Whether this policy is in force.
     fn follows(&self, policy: &EmbeddedPolicy) -> bool {
         let sha256 = match policy {
-            EmbeddedPolicy::Failed(_) => return false,
+            EmbeddedPolicy::Failed(cause) => return self.failed.as_ref() == Some(cause),
             EmbeddedPolicy::Unconfigured => "",
             EmbeddedPolicy::Configured { sha256, .. } => sha256,
         };
-        self.sha256.as_deref() == Some(sha256)
+        self.failed.is_none() && self.sha256.as_deref() == Some(sha256)
     }
 
     /// Decides by this policy from now on.
@@ -178,14 +202,15 @@ impl Share {
             return Ok(());
         }
         let (rules, name, sha256) = match policy {
-            EmbeddedPolicy::Failed(cause) => return Err(invalid(cause.clone())),
+            EmbeddedPolicy::Failed(_) => (Arc::new(Policy::empty()), FAILED, FAILED),
             EmbeddedPolicy::Unconfigured => (Arc::new(Policy::empty()), UNCONFIGURED, ""),
             EmbeddedPolicy::Configured { policy, name, sha256 } => {
                 (Arc::clone(policy), name.as_str(), sha256.as_str())
             }
         };
         let now = now();
-        let mut turn = self.shared.take_turn(now).map_err(unavailable)?;
+        let turn = self.shared.take_turn(now);
+        let mut turn = turn.map_err(|error| untaken(&error, &mut self.waited_in_vain))?;
         let authority = &mut *turn.authority;
         let known = authority.state().session_named(&self.name);
         self.session = known.unwrap_or_else(|| authority.state().next_session());
@@ -200,7 +225,7 @@ impl Share {
                 tier: TIER.to_owned(),
             };
             authority.bind(self.session, Arc::clone(&rules));
-            authority.step(start, now).map_err(unavailable)?;
+            authority.advise(start, now).map_err(unavailable)?;
         } else if authority.state().policy_of(self.session) != Some((name, sha256)) {
             let changed = NewPolicy {
                 session: self.session,
@@ -216,21 +241,27 @@ impl Share {
             authority.state().totals(self.session).is_some_and(|totals| totals.run != Money::ZERO);
         if self.sha256.is_none() && was_spent && turn.is_alone().map_err(unavailable)? {
             abandon_the_dead(&mut turn, self.session, self.member, now)?;
-            turn.authority.step(Event::RunReset { session: self.session }, now).map_err(unavailable)?;
+            turn.authority.advise(Event::RunReset { session: self.session }, now).map_err(unavailable)?;
         }
         drop(turn);
         (self.policy, self.sha256) = (rules, Some(sha256.to_owned()));
+        self.failed = match policy {
+            EmbeddedPolicy::Failed(cause) => Some(cause.clone()),
+            EmbeddedPolicy::Unconfigured | EmbeddedPolicy::Configured { .. } => None,
+        };
         Ok(())
     }
 
-    /// This process's turn, with everything ended that is over.
-    fn turn(&mut self) -> Result<(SharedTurn<'_>, Now), Denial> {
-        let now = now();
+    /// This process's turn, with everything ended that is over. See [`SharedAuthority::take_turn_to_end`].
+    fn turn(&mut self, begins_nothing: bool) -> Result<(SharedTurn<'_>, Now), Denial> {
+        let now = self.shared.reserved_at().unwrap_or_else(now);
         let is_time = now.elapsed >= self.looked_at.saturating_add(LOOK_EVERY);
         let (session, member) = (self.session, self.member);
-        let mut turn = self.shared.take_turn(now).map_err(unavailable)?;
+        let turn =
+            if begins_nothing { self.shared.take_turn_to_end(now) } else { self.shared.take_turn(now) };
+        let mut turn = turn.map_err(|error| untaken(&error, &mut self.waited_in_vain))?;
         if turn.authority.state().next_deadline().is_some_and(|deadline| deadline <= now.elapsed) {
-            let step = turn.authority.step(Event::Tick, now).map_err(unavailable)?;
+            let step = turn.authority.advise(Event::Tick, now).map_err(unavailable)?;
             note(&mut self.closed, &step);
         }
         if is_time {
@@ -242,8 +273,8 @@ impl Share {
 
     fn step(&mut self, event: Event) -> Result<Step, Denial> {
         let step = {
-            let (turn, now) = self.turn()?;
-            turn.authority.step(event, now).map_err(unavailable)?
+            let (turn, now) = self.turn(matches!(event, Event::End { .. }))?;
+            turn.authority.advise(event, now).map_err(unavailable)?
         };
         note(&mut self.closed, &step);
         Ok(step)
@@ -270,14 +301,21 @@ impl Share {
             annotations: begin.annotations,
             pid: own_pid(),
         });
-        let (turn, now) = self.turn()?;
+        let denial = self.failed.clone().map(invalid);
+        let (turn, now) = self.turn(false)?;
+        if let Some(denial) = denial {
+            // Where it can't be recorded it may not start either.
+            let refused = Event::Refuse { request: asked, denial: denial.clone() };
+            turn.authority.advise(refused, now).map_err(unavailable)?;
+            return Err(denial);
+        }
         if turn.authority.is_nearly_full() {
             return Err(unavailable("what is left of its quota is for what runs"));
         }
         if let Some(approval) = turn.authority.waits_for(&asked, now) {
             return Ok(pending(&turn, request, approval, now));
         }
-        let step = turn.authority.step(Event::Begin(asked), now).map_err(unavailable)?;
+        let step = turn.authority.advise(Event::Begin(asked), now).map_err(unavailable)?;
         for fact in step.facts {
             match fact {
                 Fact::ActionDenied { denial, .. } => return Err(denial),
@@ -321,7 +359,7 @@ impl Share {
     /// What a human has said, if one has.
     pub(super) fn word_on(&mut self, approval: ApprovalId) -> Result<Option<Result<(), Denial>>, Denial> {
         let known = {
-            let (turn, _now) = self.turn()?;
+            let (turn, _now) = self.turn(false)?;
             turn.authority.state().approval(approval).map(|approval| approval.permit.is_some())
         };
         Ok(match known {
@@ -363,7 +401,7 @@ impl Share {
     pub(super) fn totals(&mut self, request: RequestId) -> Result<Totals, Denial> {
         let budgets = self.policy.budgets.clone();
         let session = self.session;
-        let (turn, _now) = self.turn()?;
+        let (turn, _now) = self.turn(false)?;
         let totals = turn.authority.state().totals(session).ok_or_else(ended)?;
         Ok(Totals {
             request,
@@ -387,7 +425,7 @@ impl Share {
 
     pub(super) fn snapshot(&mut self) -> Result<Snapshot, Denial> {
         let session = self.session;
-        let (turn, _now) = self.turn()?;
+        let (turn, _now) = self.turn(false)?;
         let state = turn.authority.state();
         let totals = state.totals(session).ok_or_else(ended)?;
         let actions = state.action_totals(session);
@@ -473,7 +511,7 @@ fn abandon_the_dead(
     }
     for (scope, action_ids) in of_members {
         if !turn.is_alive(Member::new(scope.0)).map_err(unavailable)? {
-            turn.authority.step(Event::Abandon { action_ids }, now).map_err(unavailable)?;
+            turn.authority.advise(Event::Abandon { action_ids }, now).map_err(unavailable)?;
         }
     }
     Ok(())

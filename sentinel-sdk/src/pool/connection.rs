@@ -27,6 +27,9 @@ use super::waiting::{Deadline, Waiting};
 /// A full socket buffer is tried again so often: the agent is far behind then.
 const SEND_AGAIN_AFTER: Duration = Duration::from_millis(1);
 const READ_BYTES: usize = 4 * 1024;
+/// A frame that is no longer is sent as one piece.
+#[cfg(feature = "embedded")]
+const WHOLE_BYTES: usize = 4 * 1024;
 
 /// How far a frame got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,16 @@ impl Connection {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Sends a frame, if there is room for all of it now. False: nothing was sent, or it can't be known.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn send_at_once(&self, frame: &[u8]) -> bool {
+        let outbound = self.outbound();
+        // The kernel takes what is so short whole or not at all.
+        outbound.is_empty()
+            && frame.len() <= WHOLE_BYTES
+            && self.write(frame).is_ok_and(|sent| sent == frame.len())
     }
 
     /// Sends what is outbound, as far as there is room.
@@ -201,7 +214,9 @@ impl Reading {
             if let Some(reply) = self.frames.next_message()? {
                 return Ok(reply);
             }
-            if self.receive()? {
+            // Who sleeps for this one anyway doesn't look first.
+            let sleeps = waiting == Waiting::InThread && self.patience.is_at_an_end();
+            if !sleeps && self.receive()? {
                 continue;
             }
             if waiting == Waiting::InThread && self.patience.lasts(Instant::now) {
@@ -215,6 +230,7 @@ impl Reading {
                     LinkError::Lost(error)
                 }
             })?;
+            self.receive()?;
         }
     }
 

@@ -29,6 +29,11 @@ impl Default for Patience {
 }
 
 impl Patience {
+    /// Whether the next answer is slept for.
+    pub(super) const fn is_at_an_end(&self) -> bool {
+        self.skips > 0
+    }
+
     /// Whether to look again instead of to sleep, for nothing is there at `now`.
     pub(super) fn lasts(&mut self, now: impl Fn() -> Instant) -> bool {
         if self.skips > 0 {

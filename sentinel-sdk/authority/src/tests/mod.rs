@@ -26,7 +26,7 @@ fn dollars(text: &str) -> Money {
 
 /// The body, with a readable id in place of one that may be new each time.
 fn told(fact: &Fact, session: Option<&str>) -> String {
-    let (id, body) = line::body(fact, AT, session, false).unwrap();
+    let (id, body) = line::body(fact, AT, session, None, false).unwrap();
     String::from_utf8(body).unwrap().replace(&id.to_string(), "ID")
 }
 
@@ -133,7 +133,7 @@ fn rebuilt(fact: &Fact, at: Now) -> (Fact, u64) {
         _ => line::session_of(fact).map(|_| "s1"),
     };
     let mut log = MemoryLog::new();
-    log.append(&[line::body(fact, at, session, false).unwrap().1]).unwrap();
+    log.append(&[line::body(fact, at, session, None, false).unwrap().1]).unwrap();
     let lines: Vec<&[u8]> = log.lines().collect();
     let [line] = lines[..] else { panic!("a fact is one line") };
     rebuild::fact(line).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(line)))
@@ -149,6 +149,59 @@ proptest! {
     ) {
         let at = Now { wall_micros, ..AT };
         prop_assert_eq!(rebuilt(&fact, at), (fact, wall_micros));
+    }
+}
+
+#[test]
+fn the_line_of_an_actions_end_tells_what_it_was_called_with_unless_that_is_long() {
+    use crate::{Ledger, Log as _};
+
+    let long = format!("\"{}\"", "x".repeat(5_000));
+    for (inputs, told) in
+        [(r#"{"args":[1],"kwargs":{}}"#, r#"{"args":[1],"kwargs":{}}"#), (long.as_str(), "null")]
+    {
+        let (id, action) = (action_id(), ActionName::new("search_web").unwrap());
+        let started = Fact::ActionStarted {
+            action_id: id,
+            session: SessionId(3),
+            run: 2,
+            scope: ScopeId(41),
+            action: action.clone(),
+            reserved: Money::ZERO,
+            tags: Vec::new(),
+            grants: GrantSet(0),
+            max_seconds: 600,
+            day: None,
+            approval: None,
+            inputs: serde_json::from_str(inputs).unwrap(),
+            inputs_sha256: None,
+            annotations: None,
+            pid: 77,
+        };
+        let ended = Fact::ActionEnded {
+            action_id: id,
+            session: SessionId(3),
+            run: 2,
+            scope: ScopeId(41),
+            grants: GrantSet(0),
+            action,
+            tags: Vec::new(),
+            outcome: Outcome::Success,
+            charged: Money::ZERO,
+            overrun: Money::ZERO,
+            duration: Duration::ZERO,
+            outputs: Payload::null(),
+            annotations: None,
+        };
+        let mut ledger = Ledger::beginning(MemoryLog::new());
+        ledger.append(&[started], AT).unwrap();
+        // A second end is of nothing that is known.
+        for told in [told, "null"] {
+            ledger.append(std::slice::from_ref(&ended), AT).unwrap();
+            let line = ledger.chain().lines().last().unwrap().to_vec();
+            let line = String::from_utf8(line).unwrap();
+            assert!(line.contains(&format!(r#""payload":{{"inputs":{told},"outputs":null}}"#)), "{line}");
+        }
     }
 }
 
@@ -222,7 +275,7 @@ fn no_secret_of_an_application_reaches_the_ledger_or_the_state() {
     let lines: Vec<&str> =
         authority.log().chain().lines().map(|line| std::str::from_utf8(line).unwrap()).collect();
     assert!(lines.iter().all(|line| !line.contains(&secret)), "{lines:#?}");
-    assert_eq!(lines.iter().filter(|line| line.contains(r#""inputs_redacted":true"#)).count(), 2);
+    assert_eq!(lines.iter().filter(|line| line.contains(r#""inputs_redacted":true"#)).count(), 3);
     assert!(!format!("{:?}", authority.state()).contains(&secret));
     // What was redacted can still be told from something else.
     let told: Vec<&str> =

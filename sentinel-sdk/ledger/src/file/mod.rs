@@ -3,6 +3,7 @@
 //! Invariant: what is in the file is what was acknowledged. A write that fails is taken back; if even that fails, nothing is ever appended
 //! again, and the next open finds the torn line.
 
+mod behind;
 mod error;
 mod parts;
 #[cfg(test)]
@@ -11,13 +12,14 @@ mod parts_tests;
 mod tests;
 mod watch;
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{Broken, Head, Log, head_file};
+use behind::Behind;
 pub use error::LedgerError;
 use watch::Watch;
 
@@ -55,7 +57,7 @@ pub struct Opened {
     pub log: FileLog,
     /// A torn last line, which was set aside.
     pub torn: Option<TornTail>,
-    /// The last line that is known to have been written, where its part is gone: what was spent by then is unknown.
+    /// The last line that is known, where lines behind it are gone: what was spent by then is unknown.
     pub gap: Option<Head>,
 }
 
@@ -99,6 +101,8 @@ pub struct FileLog {
     /// The bytes that were acknowledged.
     length: u64,
     sharing: parts::Sharing,
+    /// Brings the file's beginning to the disk, where nobody waits for that.
+    behind: Option<Behind>,
     /// What is in the file is unknown: a failed write could not be taken back.
     poisoned: bool,
     buffer: Vec<u8>,
@@ -161,9 +165,17 @@ impl FileLog {
         let failed = |what| move |cause| LedgerError::Io { path: path.to_owned(), what, cause };
         let folder = folder_of(path);
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("created"))?;
-        let file = Arc::new(parts::open(path, false).map_err(failed("opened"))?);
+        let was_there = std::fs::symlink_metadata(path).is_ok();
+        let file = parts::open(path, false).map_err(failed("opened"))?;
         parts::lock(&file, path, sharing)?;
         parts::tidy(path, &file).map_err(failed("tidied up"))?;
+        // One that somebody has moved away is not taken back.
+        let taken_back = match sharing {
+            parts::Sharing::Others if was_there => parts::take_back(path, sharing)?,
+            _ => None,
+        };
+        let is_taken_back = taken_back.is_some();
+        let file = Arc::new(taken_back.unwrap_or(file));
         // A new file's name must survive a crash like its contents.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("made durable"))?;
 
@@ -190,6 +202,7 @@ impl FileLog {
             head,
             length: 0,
             sharing,
+            behind: None,
             poisoned: false,
             buffer: Vec::new(),
         };
@@ -197,6 +210,7 @@ impl FileLog {
         let torn = log.read(known.as_ref(), older.as_ref(), &mut on_line)?;
         let torn = if torn.is_empty() { None } else { Some(log.set_aside(&torn)?) };
         log.tell_written();
+        let gap = if is_taken_back { Some(log.head.clone()) } else { gap };
         Ok(Opened { log, torn, gap })
     }
 
@@ -351,16 +365,9 @@ impl FileLog {
         Ok(())
     }
 
-    /// Moves a torn line into a file of its own: nothing is silently dropped.
+    /// Moves a torn line into a file of its own.
     fn set_aside(&self, torn: &[u8]) -> Result<TornTail, LedgerError> {
-        let next = self.head.seq.saturating_add(1);
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(format!(".torn-{next}"));
-        let kept_in = PathBuf::from(name);
-        let failed = |cause| LedgerError::Io { path: kept_in.clone(), what: "written", cause };
-        let mut beside =
-            OpenOptions::new().append(true).create(true).mode(0o600).open(&kept_in).map_err(failed)?;
-        beside.write_all(torn).and_then(|()| beside.sync_all()).map_err(failed)?;
+        let kept_in = parts::keep_beside(&self.path, self.head.seq.saturating_add(1), torn)?;
         let cut = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
         cut.map_err(|cause| LedgerError::Io {
             path: self.path.clone(),
@@ -399,6 +406,11 @@ impl FileLog {
         }
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         (written.file, written.head) = (Arc::clone(&self.file), self.head.clone());
+    }
+
+    /// Whether what its file begins with is known to be on the disk.
+    fn begins_on_disk(&self) -> bool {
+        self.behind.as_ref().is_none_or(Behind::is_done)
     }
 
     fn used(&self) -> u64 {
@@ -457,9 +469,12 @@ impl Log for FileLog {
     fn rotate(&mut self, body: &[u8]) -> Result<(), LedgerError> {
         let mut first_line = Vec::new();
         let head = self.head.seal_first(body, &mut first_line);
-        match parts::begin(&self.path, &self.file, self.first_seq, &first_line, self.sharing) {
+        // Of two parts in a row the first one's beginning is on the disk.
+        let is_synced = self.sharing == parts::Sharing::Nobody || !self.begins_on_disk();
+        match parts::begin(&self.path, &self.file, self.first_seq, &first_line, self.sharing, is_synced) {
             Ok((file, identity)) => {
                 (self.file, self.identity) = (Arc::new(file), identity);
+                self.behind = if is_synced { None } else { Some(Behind::bring(&self.file)) };
                 self.watch.take_if(|watch| watch.follow(&self.file).is_err());
                 self.length = u64::try_from(first_line.len()).unwrap_or(u64::MAX);
                 (self.first_seq, self.head) = (head.seq, head);
@@ -479,7 +494,7 @@ impl Log for FileLog {
     }
 
     fn wants_rotation(&self) -> bool {
-        self.length >= self.rotate_at
+        self.length >= self.rotate_at && !self.behind.as_ref().is_some_and(Behind::is_under_way)
     }
 
     fn was_moved(&self) -> bool {

@@ -1,15 +1,17 @@
 //! The files of a ledger's parts: how a new one is begun, and what a crash leaves of that.
 //!
-//! Invariant: at each moment the ledger's name stands for a whole part: the old one until the new one is on the disk, with its first line.
+//! Invariant: at each moment the ledger's name stands for a whole part: the old one until the new one is there with its first line. Of a ledger that one
+//! process writes, it is on the disk then. Of a shared one it is brought there meanwhile: a power cut that leaves half of it leaves the part before it,
+//! whose own beginning is on the disk, and that one is taken back.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::{LedgerError, folder_of};
+use super::{LedgerError, folder_of, is_json};
 use crate::{Head, last_lines, rotated, segments};
 
 /// Opens a part for appending; a new one must not be there yet. A symbolic link was put there by somebody else.
@@ -90,13 +92,14 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Begins a part: the old one gets its name among the rotated ones, the new one takes its place.
+/// Begins a part: the old one gets its name among the rotated ones, the new one takes its place. `is_synced`: once it is on the disk.
 pub(super) fn begin(
     path: &Path,
     old: &File,
     first_seq: u64,
     first_line: &[u8],
     sharing: Sharing,
+    is_synced: bool,
 ) -> io::Result<(File, Identity)> {
     let unready = unready(path);
     remove(&unready)?;
@@ -105,7 +108,9 @@ pub(super) fn begin(
         let identity = Identity::of(&new)?;
         rustix::fs::flock(&new, sharing.lock())?;
         new.write_all(first_line)?;
-        new.sync_all()?;
+        if is_synced {
+            new.sync_all()?;
+        }
         // Of a shared ledger nothing is on the disk before the kernel brings it there but the state that a part begins with.
         if sharing == Sharing::Nobody {
             old.sync_data()?;
@@ -144,6 +149,47 @@ pub(super) fn tidy(path: &Path, file: &File) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes the part before it back into the place of one that has no whole beginning, as a power cut can leave it. What there is of it is kept in a file
+/// beside. Answers the part that is there now, where that is another.
+pub(super) fn take_back(path: &Path, sharing: Sharing) -> Result<Option<File>, LedgerError> {
+    let failed = |what| move |cause| LedgerError::Io { path: path.to_owned(), what, cause };
+    let mut taken = None;
+    loop {
+        let older = segments(path).map_err(failed("read"))?.into_iter().rev().find(|part| part != path);
+        let Some(older) = older else { return Ok(taken) };
+        if begins(path).map_err(failed("read"))? {
+            return Ok(taken);
+        }
+        let bytes = std::fs::read(path).map_err(failed("read"))?;
+        let next = newest_head(path).map_err(failed("read"))?.map_or(1, |head| head.seq.saturating_add(1));
+        keep_beside(path, next, &bytes)?;
+        std::fs::rename(&older, path).map_err(failed("replaced by the part before it"))?;
+        let file = open(path, false).map_err(failed("opened"))?;
+        lock(&file, path, sharing)?;
+        taken = Some(file);
+    }
+}
+
+/// Whether a part has a whole first line. One that was changed is whole: who reads it says what is wrong.
+fn begins(part: &Path) -> io::Result<bool> {
+    let mut line = Vec::new();
+    BufReader::new(File::open(part)?).read_until(b'\n', &mut line)?;
+    let Some(line) = line.strip_suffix(b"\n") else { return Ok(false) };
+    Ok(Head::before(line).is_some_and(|before| before.check(line).is_ok()) || is_json(line))
+}
+
+/// Writes what is torn into a file of its own, named for the line that it should have been: nothing is silently dropped.
+pub(super) fn keep_beside(path: &Path, next: u64, torn: &[u8]) -> Result<PathBuf, LedgerError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".torn-{next}"));
+    let kept_in = PathBuf::from(name);
+    let failed = |cause| LedgerError::Io { path: kept_in.clone(), what: "written", cause };
+    let mut beside =
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&kept_in).map_err(failed)?;
+    beside.write_all(torn).and_then(|()| beside.sync_all()).map_err(failed)?;
+    Ok(kept_in)
 }
 
 /// The last line of the newest rotated part; none where there is none.

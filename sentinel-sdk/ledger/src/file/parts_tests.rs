@@ -31,6 +31,15 @@ impl Folder {
         self.open_with(Limits::default())
     }
 
+    fn open_shared(&self) -> Result<(Opened, Vec<String>), LedgerError> {
+        let mut lines = Vec::new();
+        let opened = FileLog::open_shared(&self.file(), Limits::default(), |line| {
+            lines.push(String::from_utf8(line.to_vec()).unwrap());
+            Ok::<(), String>(())
+        })?;
+        Ok((opened, lines))
+    }
+
     fn verify(&self, expected: Option<&Head>) -> Result<crate::Summary, VerifyError> {
         verify_parts(&segments(&self.file()).unwrap(), expected)
     }
@@ -225,6 +234,84 @@ fn beyond_its_quota_nothing_is_written_until_old_parts_are_removed() {
     std::fs::remove_file(oldest).unwrap();
     log.append(&long()).unwrap();
     assert_eq!(log.head().seq, head.seq + 1);
+}
+
+/// A shared ledger of three parts, each with a line besides its state.
+fn three_shared_parts(folder: &Folder) -> Head {
+    let mut log = folder.open_shared().unwrap().0.log;
+    for part in 0..3 {
+        if part > 0 {
+            log.rotate(&body("state")).unwrap();
+        }
+        log.append(&[body(&format!("{part}"))]).unwrap();
+    }
+    log.head().clone()
+}
+
+#[test]
+fn a_part_of_a_shared_ledger_without_a_whole_beginning_gives_way_to_the_one_before_it() {
+    for (name, torn) in
+        [("empty", &b""[..]), ("half", b"{\"id\":"), ("zeros", &[0; 5_000]), ("holes", b"\0\0\"}\n{}\n")]
+    {
+        let folder = Folder::new(&format!("taken-back-{name}"));
+        three_shared_parts(&folder);
+        std::fs::write(folder.file(), torn).unwrap();
+        let (mut opened, lines) = folder.open_shared().unwrap();
+        assert_eq!(opened.gap.as_ref(), Some(opened.log.head()), "{name}");
+        assert_eq!((opened.log.head().seq, lines.len()), (3, 2), "{name}");
+        assert!(lines[1].contains("\"x\":\"1\""), "{name}: {}", lines[1]);
+        if !torn.is_empty() {
+            let kept = folder.0.join("ledger.jsonl.torn-4");
+            assert_eq!(std::fs::read(kept).unwrap(), torn, "{name}");
+        }
+        opened.log.append(&[body("on")]).unwrap();
+        assert_eq!(folder.verify(None).unwrap().head.seq, 4, "{name}");
+        drop(opened);
+        assert_eq!(folder.open_shared().unwrap().0.gap, None, "{name}: it is told once");
+    }
+}
+
+#[test]
+fn of_a_shared_ledger_as_many_parts_are_taken_back_as_have_no_whole_beginning() {
+    let folder = Folder::new("taken-back-twice");
+    three_shared_parts(&folder);
+    std::fs::write(folder.file(), "").unwrap();
+    std::fs::write(rotated(&folder.file(), 2), "half").unwrap();
+    let (opened, lines) = folder.open_shared().unwrap();
+    assert_eq!((opened.gap.unwrap().seq, lines.len()), (1, 1));
+    assert_eq!(segments(&folder.file()).unwrap(), [folder.file()]);
+}
+
+#[test]
+fn a_part_of_a_shared_ledger_that_was_changed_or_moved_away_or_is_whole_is_not_taken_for_torn() {
+    let folder = Folder::new("not-taken-back");
+    let head = three_shared_parts(&folder);
+    assert_eq!(*folder.open_shared().unwrap().0.log.head(), head);
+    let whole = std::fs::read_to_string(folder.file()).unwrap();
+    std::fs::write(folder.file(), whole.replacen("state", "other", 1)).unwrap();
+    let error = folder.open_shared().unwrap_err();
+    assert!(matches!(error, LedgerError::Broken { line: 4, .. }), "{error}");
+    std::fs::remove_file(folder.file()).unwrap();
+    let (opened, lines) = folder.open_shared().unwrap();
+    assert_eq!((opened.gap.unwrap().seq, lines.len()), (3, 0), "it begins anew, and says so");
+}
+
+#[test]
+fn while_the_beginning_of_a_part_is_on_its_way_to_the_disk_no_other_is_begun() {
+    let folder = Folder::new("on-its-way");
+    let limits = Limits { segment_bytes: 1, ..Limits::default() };
+    let mut log = FileLog::open_shared(&folder.file(), limits, |_| Ok::<(), String>(())).unwrap().log;
+    log.append(&[body("a")]).unwrap();
+    assert!(log.wants_rotation());
+    log.rotate(&body("state")).unwrap();
+    log.append(&[body(&"x".repeat(1_000))]).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !log.wants_rotation() {
+        assert!(!log.begins_on_disk());
+        assert!(std::time::Instant::now() < deadline, "it never was");
+        std::thread::yield_now();
+    }
+    assert!(log.begins_on_disk());
 }
 
 /// Ways to tamper with a ledger of parts, and what they need.

@@ -3,6 +3,8 @@
 use std::process::{Command, Stdio};
 use std::sync::{RwLock, RwLockReadGuard};
 
+use std::fs::OpenOptions;
+
 use super::*;
 use crate::Broken;
 
@@ -272,6 +274,7 @@ fn after_a_write_that_can_not_be_taken_back_nothing_is_ever_appended() {
         file,
         path: PathBuf::from("memfd"),
         limits: Limits::default(),
+        behind: None,
         sharing: parts::Sharing::Nobody,
         rotated_bytes: 0,
         first_seq: 1,

@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::thread::futex;
@@ -120,18 +121,20 @@ impl Board {
         free.ok().map(|_nobody| self.note(member))
     }
 
-    /// Waits for the turn. `is_alive` tells whether another member lives: the turn of one that died is taken from it.
+    /// Waits for the turn, for ever or until then; none: it was waited for in vain. `is_alive` tells whether another member lives: the turn of one that
+    /// died is taken from it.
     ///
     /// # Errors
     /// Those of `is_alive`.
     pub(super) fn take(
         &self,
         member: Member,
+        until: Option<Instant>,
         is_alive: impl Fn(Member) -> io::Result<bool>,
-    ) -> io::Result<Before> {
+    ) -> io::Result<Option<Before>> {
         for _ in 0..YIELDS {
             if let Some(before) = self.try_take(member) {
-                return Ok(before);
+                return Ok(Some(before));
             }
             rustix::thread::sched_yield();
         }
@@ -143,7 +146,7 @@ impl Board {
             if has_turn == NOBODY {
                 if let Some(before) = self.try_take(member) {
                     // Others may sleep too: this turn's end wakes the next.
-                    return Ok(before);
+                    return Ok(Some(before));
                 }
                 continue;
             }
@@ -153,7 +156,10 @@ impl Board {
                 && (has_turn == member.number() || !is_alive(Member::new(has_turn))?)
                 && self.take_from(has_turn, member)
             {
-                return Ok(Before::Another);
+                return Ok(Some(Before::Another));
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Ok(None);
             }
         }
     }
@@ -239,14 +245,14 @@ mod tests {
         let place = Place::new("last");
         let board = Board::open(&place.1, true).unwrap();
         let turn = |member| {
-            let before = board.take(member, lives).unwrap();
+            let before = board.take(member, None, lives).unwrap();
             board.give_back();
             before
         };
         turn(ONE);
-        assert_eq!(turn(ONE), Before::Same);
-        assert_eq!(turn(TWO), Before::Another);
-        assert_eq!(turn(ONE), Before::Another);
+        assert_eq!(turn(ONE), Some(Before::Same));
+        assert_eq!(turn(TWO), Some(Before::Another));
+        assert_eq!(turn(ONE), Some(Before::Another));
     }
 
     #[test]
@@ -256,9 +262,9 @@ mod tests {
         assert!(board.try_take(TWO).is_some());
         board.give_back();
         assert!(board.try_take(ONE).is_some());
-        assert_eq!(board.take(TWO, |member| Ok(member != ONE)).unwrap(), Before::Another);
+        assert_eq!(board.take(TWO, None, |member| Ok(member != ONE)).unwrap(), Some(Before::Another));
         // The same of a turn that was never given back.
-        assert_eq!(board.take(TWO, lives).unwrap(), Before::Another);
+        assert_eq!(board.take(TWO, None, lives).unwrap(), Some(Before::Another));
     }
 
     #[test]
@@ -266,16 +272,27 @@ mod tests {
         let place = Place::new("lives");
         let board = Board::open(&place.1, true).unwrap();
         assert!(board.try_take(ONE).is_some());
-        let refused = board.take(TWO, |_| Err(io::ErrorKind::Other.into()));
+        let refused = board.take(TWO, None, |_| Err(io::ErrorKind::Other.into()));
         assert!(refused.is_err(), "whether it lives isn't known");
         assert_eq!(board.try_take(TWO), None);
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| board.take(TWO, lives).map(|_| Instant::now()));
+            let waits = scope.spawn(|| board.take(TWO, None, lives).map(|_| Instant::now()));
             std::thread::sleep(Duration::from_millis(50));
             let given_back = Instant::now();
             board.give_back();
             assert!(waits.join().unwrap().unwrap() >= given_back);
         });
+    }
+
+    #[test]
+    fn a_turn_that_is_not_given_back_is_waited_for_as_long_as_that_was_to_be() {
+        let place = Place::new("patience");
+        let board = Board::open(&place.1, true).unwrap();
+        let wait = |member| board.take(member, Some(Instant::now() + Duration::from_millis(20)), lives).unwrap();
+        assert!(wait(ONE).is_some());
+        assert_eq!(wait(TWO), None);
+        board.give_back();
+        assert!(wait(TWO).is_some());
     }
 
     #[test]
@@ -288,7 +305,7 @@ mod tests {
                 let (board, inside) = (&board, &inside);
                 scope.spawn(move || {
                     for _ in 0..2_000 {
-                        board.take(Member::new(number), lives).unwrap();
+                        board.take(Member::new(number), None, lives).unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         inside.fetch_sub(1, Ordering::SeqCst);
                         board.give_back();

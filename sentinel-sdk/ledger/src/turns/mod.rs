@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, c_short, flock};
@@ -33,6 +34,9 @@ const BY_LOCK: i64 = JOINING + 2;
 const FIRST_VISITOR: i64 = JOINING + 3;
 /// So many numbers they have.
 const VISITORS: u64 = 1 << 32;
+
+/// Who waits for a lock for a while looks so often whether it can be had.
+const LOCKED_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// As a number of bytes.
 const TO_THE_END: i64 = 0;
@@ -126,13 +130,34 @@ impl Turns {
     /// The system's: there is no turn.
     pub fn take(&self) -> io::Result<Turn<'_>> {
         let before = match &self.board {
-            Some(board) => board.take(self.member, |member| self.is_alive(member))?,
+            Some(board) => board.take(self.member, None, |member| self.is_alive(member))?,
             None => {
                 self.wait_for(TURN)?;
-                Before::Another
+                None
             }
         };
-        Ok(self.turn(before))
+        Ok(self.turn(before.unwrap_or(Before::Another)))
+    }
+
+    /// The same, for so long; none: it was waited for in vain.
+    ///
+    /// # Errors
+    /// As [`Turns::take`].
+    pub fn take_within(&self, patience: Duration) -> io::Result<Option<Turn<'_>>> {
+        let until = Instant::now().checked_add(patience);
+        if let Some(board) = &self.board {
+            let before = board.take(self.member, until, |member| self.is_alive(member))?;
+            return Ok(before.map(|before| self.turn(before)));
+        }
+        loop {
+            if let Some(turn) = self.try_take()? {
+                return Ok(Some(turn));
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Ok(None);
+            }
+            std::thread::sleep(LOCKED_AGAIN_AFTER);
+        }
     }
 
     /// Takes the turn if nobody else has it now.
@@ -286,6 +311,7 @@ mod tests {
             let again = turns.try_take().unwrap().unwrap();
             assert_eq!(again.is_next(), by_board, "a lock doesn't tell who had it");
             drop(again);
+            drop(turns.take_within(Duration::ZERO).unwrap().unwrap());
             std::fs::remove_file(path).unwrap();
         }
     }

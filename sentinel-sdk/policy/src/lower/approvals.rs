@@ -163,7 +163,7 @@ fn approver(text: &str) -> Result<(Approver, &str), Complaint> {
                 ));
             }
         };
-    let is_odd = |c: char| c.is_whitespace() || c == ':' || !crate::quoted::is_visible(c);
+    let is_odd = |c: char| c.is_whitespace() || c == ':' || !sentinel_proto::is_visible(c);
     let complaint = if name.is_empty() {
         Complaint::new(
             format!("{} has no name", Quoted(text)),

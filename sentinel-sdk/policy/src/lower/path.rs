@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 
 use crate::problem::Complaint;
-use crate::quoted::{Quoted, is_visible, shown};
+use sentinel_proto::is_visible;
+
+use crate::quoted::{Quoted, shown};
 use crate::shape::{Shape, Text};
 
 /// The longest path that the kernel takes, its NUL not counted.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import textwrap
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
@@ -40,14 +39,14 @@ class KernelDenial(NamedTuple):
         return f"sentinel: {self.attempt} was {self.fate}{why}{allow}"
 
 
-def explain(error: BaseException, began: float) -> list[KernelDenial]:
-    """What was refused since then (`time.monotonic`), where that may be the error's cause. Notes it on the error as `kernel_denials`, and in
+def explain(error: BaseException, since: _native.Guard) -> list[KernelDenial]:
+    """What was refused since that action began, where that may be the error's cause. Notes it on the error as `kernel_denials`, and in
     its traceback."""
     agent = runtime.agent()
     if agent is None or not any(_is_refusal(one) for one in _chain(error)):
         return []
     try:
-        found = agent.kernel_denials(time.monotonic() - began + _ON_ITS_WAY)
+        found = agent.kernel_denials(since.seconds() + _ON_ITS_WAY)
     except _native.Refused:
         return []
     denials = [KernelDenial(*denial) for denial in found]

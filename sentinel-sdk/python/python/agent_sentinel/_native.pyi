@@ -10,6 +10,8 @@ class Guard:
 
     @property
     def id(self) -> str: ...
+    def seconds(self) -> float:
+        """How long ago it began."""
     def end(
         self,
         outcome: str,
@@ -30,7 +32,7 @@ class Declared:
         cost_usd: float,
         tags: list[str],
         risk_level: Optional[str],
-        approval_seconds: float,
+        approval_seconds: Optional[float],
         needs_approval: bool,
     ) -> None: ...
 
@@ -47,24 +49,22 @@ class Client:
     def place(self) -> str: ...
     def begin(
         self,
-        action: str,
-        cost_usd: float,
-        tags: list[str],
+        declared: Declared,
         inputs: str,
-        risk_level: Optional[str] = None,
-        approval_seconds: Optional[float] = None,
-        needs_approval: bool = False,
+        annotations: Optional[str] = None,
+        agent: Optional[Client] = None,
+    ) -> Guard: ...
+    def agree(
+        self,
+        own: Guard,
+        declared: Declared,
+        inputs: str,
         annotations: Optional[str] = None,
     ) -> Guard: ...
     def begin_at_once(
         self,
-        action: str,
-        cost_usd: float,
-        tags: list[str],
+        declared: Declared,
         inputs: str,
-        risk_level: Optional[str] = None,
-        approval_seconds: Optional[float] = None,
-        needs_approval: bool = False,
         annotations: Optional[str] = None,
     ) -> Optional[Guard]: ...
     def begin_call(
@@ -72,14 +72,15 @@ class Client:
         declared: Declared,
         args: tuple[object, ...],
         kwargs: dict[str, object],
-        annotations: Optional[str],
+        annotations: Optional[str] = None,
+        agent: Optional[Client] = None,
     ) -> Optional[Guard]: ...
     def begin_call_at_once(
         self,
         declared: Declared,
         args: tuple[object, ...],
         kwargs: dict[str, object],
-        annotations: Optional[str],
+        annotations: Optional[str] = None,
     ) -> Optional[Guard]: ...
     def totals(self) -> tuple[float, float, Optional[float], Optional[float]]: ...
     def reset_run(self) -> tuple[float, float, Optional[float], Optional[float]]: ...

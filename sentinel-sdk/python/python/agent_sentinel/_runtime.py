@@ -37,45 +37,13 @@ SOCKET = "AGENT_SENTINEL_SOCKET"
 POLICY = "AGENT_SENTINEL_POLICY"
 
 
-class Begun:
-    """An action in flight, with whoever let it start."""
-
-    __slots__ = ("_guards", "id")
-
-    def __init__(self, own: _native.Guard, agents: Optional[_native.Guard]) -> None:
-        self._guards = (own,) if agents is None else (agents, own)
-        self.id = self._guards[0].id
-
-    def end(
-        self,
-        outcome: str,
-        outputs: str,
-        actual_cost_usd: Optional[float] = None,
-        annotations: Optional[str] = None,
-    ) -> None:
-        """Says how it ended. The agent is told first: its doors are shut when this returns."""
-        failed: Optional[_native.Refused] = None
-        for guard in self._guards:
-            try:
-                guard.end(outcome, outputs, actual_cost_usd, annotations)
-            except _native.Refused as refused:
-                failed = refused
-        if failed is not None:
-            raise told(failed) from None
-
-
 class Request(NamedTuple):
     """What is asked for."""
 
     action: str
-    cost_usd: float
-    tags: list[str]
+    declared: _native.Declared
+    # What it is called with, as JSON.
     inputs: str
-    risk_level: Optional[str] = None
-    # Seconds to wait for a human's word; none: as long as the policy lets it.
-    patience: Optional[float] = None
-    # Whether the program itself wants one, of its own account.
-    needs_approval: bool = False
     # What else is to be recorded, as JSON.
     annotations: Optional[str] = None
 
@@ -94,6 +62,9 @@ class Runtime:
         self._instead: Optional[Path] = None
         # Once something was asked of it, and no agent was there: nobody else is looked for again.
         self._is_alone = False
+        # Who is asked, without anything to look up or to check first: the authority in this process, and the agent where there is one. None where
+        # they have not decided before, or no policy holds. Kept, as it is asked for with every call.
+        self.deciders: tuple[Optional[_native.Client], Optional[_native.Client]] = (None, None)
 
     def own(self) -> _native.Client:
         """The authority in this process. `$AGENT_SENTINEL_HOME` is read once, when it is first needed."""
@@ -109,12 +80,14 @@ class Runtime:
                         made.set_policy(*self._policy)
                     self._is_alone = self.agent() is None
                     self._own = made
+                    self._note_deciders()
                 client = self._own
         return client
 
-    def sole(self) -> Optional[_native.Client]:
-        """The authority in this process, where it has decided before, nobody else decides, and a policy says how."""
-        return self._own if self._is_alone and self._policy is not None else None
+    def _note_deciders(self) -> None:
+        """Whatever they depend on has changed."""
+        holds = self._failed is None and not (self._is_alone and self._policy is None)
+        self.deciders = (self._own, self._agent) if holds else (None, None)
 
     def home(self) -> Path:
         """The folder of this process's own account.
@@ -144,6 +117,7 @@ class Runtime:
             if not socket:
                 return None
             self._agent = _native.Client.host(socket)
+            self._note_deciders()
         return self._agent
 
     def set_policy(self, name: str, text: Optional[str]) -> None:
@@ -157,6 +131,7 @@ class Runtime:
                 raise ConfigurationError(_message(refused)) from None
             self._policy = None if text is None else (name, text)
             self._failed = None
+            self._note_deciders()
 
     def summary_of(self, name: str, text: str) -> str:
         """What a policy says, as JSON, without putting it in force. Raises `ConfigurationError`."""
@@ -179,6 +154,7 @@ class Runtime:
 
     def _fail(self, cause: str) -> None:
         self._failed, self._policy = cause, None
+        self._note_deciders()
         if self._own is not None:
             self._own.fail_policy(cause)
 
@@ -220,41 +196,42 @@ class Runtime:
         self._read_environment()
         return self._policy is None and self._failed is None and self.agent() is None
 
-    def begin(
-        self,
-        request: Request,
-        check: Optional[Callable[[], object]] = None,
-        own_patience: Optional[float] = None,
-    ) -> Begun:
+    def begin(self, request: Request, check: Optional[Callable[[], object]] = None) -> _native.Guard:
         """Lets an action start, or raises what keeps it from that. `check` comes last, and may still raise: then it is recorded as one
-        that never ran. `own_patience` takes the place of the request's where this process decides itself."""
+        that never ran."""
         self.warn_once()
         agent = self.agent()
         if self._failed is not None:
+            self._record_refusal(request)
             raise PolicyNotConfiguredError(
                 f"action `{request.action}` denied: no policy holds, so nothing may start: {self._failed}; "
                 "configure one that is right, or correct its file and load it again"
             )
+        declared, inputs, annotations = request.declared, request.inputs, request.annotations
         try:
-            patience = request.patience if own_patience is None else own_patience
-            own = self.own().begin(*request[:5], patience, request.needs_approval, request.annotations)
+            own = self.own().begin(declared, inputs, annotations)
+            if check is not None:
+                _checked(own, check)
+            return own if agent is None else agent.agree(own, declared, inputs, annotations)
         except _native.Refused as refused:
             raise told(refused) from None
+
+    def _record_refusal(self, request: Request) -> None:
+        """Where nobody knows what the policy says, the authority in this process lets nothing start, and says so in the ledger, if it can."""
         try:
-            if check is not None:
-                check()
-            if agent is None:
-                return Begun(own, None)
-            # The program's own wish for a word is its own account's business; the operator's policy has its own.
-            return Begun(own, agent.begin(*request[:6], False, request.annotations))
-        except _native.Refused as refused:
-            error = told(refused)
-            error.details["decided_by"] = "host"
-            own.abort(str(error))
-            raise error from None
-        except BaseException as error:
-            own.abort(str(error) or type(error).__name__)
-            raise
+            begun = self.own().begin(request.declared, request.inputs, request.annotations)
+        except _native.Refused:
+            return
+        # Another thread has set a policy that is right, a moment ago.
+        begun.abort("no policy held when it was asked for")
+
+
+def _checked(own: _native.Guard, check: Callable[[], object]) -> None:
+    try:
+        check()
+    except BaseException as error:
+        own.abort(str(error) or type(error).__name__)
+        raise
 
 
 def _removed(folder: Path, maker: int) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import _native
-from ._runtime import Begun, Request, runtime, told
+from ._runtime import Request, runtime, told
 from .errors import AgentSentinelError, PolicyViolationError
 
 if TYPE_CHECKING:
@@ -140,26 +140,24 @@ async def _awaited(handler: AsyncHandler, request: ApprovalRequest) -> ApprovalR
 
 def asked(
     request: Request,
-    description: str,
-    inputs: dict[str, Any],
+    shown: ApprovalRequest,
+    waits_for_others: bool,
     check: Optional[Callable[[], object]],
-) -> tuple[Begun, Optional[ApprovalResponse]]:
+) -> tuple[_native.Guard, Optional[ApprovalResponse]]:
     """Lets an action start, with a human's word where the policy or the program wants one; answers that word.
 
-    The policy is asked first: nobody is asked about what it denies anyway.
+    The policy is asked first: nobody is asked about what it denies anyway. Where nobody outside is waited for, it is this process's handler that is
+    asked.
     """
-    if request.patience is not None:
-        return runtime.begin(request, check), None
-    # For its own account nobody outside is waited for: it is this process's handler that is asked.
     try:
-        return runtime.begin(request, check, own_patience=0.0), None
+        return runtime.begin(request, check), None
     except PolicyViolationError as error:
         approval = error.details.get("approval")
-        if error.reason_code != "APPROVAL_NEEDED" or approval is None or error.details.get("decided_by") == "host":
+        is_ours = error.reason_code == "APPROVAL_NEEDED" and error.details.get("decided_by") != "host"
+        if waits_for_others or not is_ours or approval is None:
             raise
-    shown = ApprovalRequest(request.action, description, inputs, request.cost_usd, request.risk_level or "minimal")
     response = _decide(str(approval), shown)
-    return runtime.begin(request, check, own_patience=0.0), response
+    return runtime.begin(request, check), response
 
 
 def _decide(approval: str, request: ApprovalRequest) -> ApprovalResponse:

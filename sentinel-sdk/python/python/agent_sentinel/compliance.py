@@ -10,8 +10,9 @@ import datetime
 import logging
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Optional, Protocol
+from typing import Any, Optional
 
+from . import _native
 from ._carry import carried
 
 logger = logging.getLogger("agent_sentinel")
@@ -44,20 +45,12 @@ class ComplianceMetadata:
         return told
 
 
-class HasId(Protocol):
-    """An action in flight."""
-
-    @property
-    def id(self) -> str:
-        """As in the ledger."""
-
-
 class Body:
     """The body of an action while it runs: a context of its own, for what is said inside."""
 
     __slots__ = ("action", "around", "metadata")
 
-    def __init__(self, action: HasId, metadata: Optional[ComplianceMetadata] = None) -> None:
+    def __init__(self, action: _native.Guard, metadata: Optional[ComplianceMetadata] = None) -> None:
         self.action = action
         # None until something is said.
         self.metadata = metadata
@@ -65,21 +58,27 @@ class Body:
 
     def enter(self) -> None:
         """From here on it is this action that is spoken of."""
-        carried(_current)
-        self.around = _current.get()
-        _current.set(self)
+        if not _is_carried:
+            _carry()
+        self.around = current_body()
+        _speak_of(self)
 
     def leave(self) -> None:
         """The one around it is spoken of again."""
-        _current.set(self.around)
+        _speak_of(self.around)
 
 
 _current: ContextVar[Optional[Body]] = ContextVar("agent_sentinel_body", default=None)
+_speak_of = _current.set
+# The action whose body this is; none outside. Not a function of its own: it is asked for with every call.
+current_body = _current.get
+_is_carried = False
 
 
-def current_body() -> Optional[Body]:
-    """The action whose body this is; none outside."""
-    return _current.get()
+def _carry() -> None:
+    global _is_carried
+    carried(_current)
+    _is_carried = True
 
 
 def get_compliance_metadata() -> Optional[ComplianceMetadata]:

@@ -128,6 +128,10 @@ class ExecutionContext:
         return identity().principal
 
 
+# What holds here; none outside every context. Not a function of its own: it is asked for with every call.
+current_identity = _current.get
+
+
 def identity() -> Identity:
     """What holds here; nothing outside every context."""
-    return _current.get() or NOBODY
+    return current_identity() or NOBODY

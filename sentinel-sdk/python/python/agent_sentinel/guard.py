@@ -8,21 +8,20 @@ from __future__ import annotations
 import datetime
 import functools
 import inspect
-import time
 from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, cast
 
 from . import _modes, _native
 from ._denials import explain
 from ._json import encoded, encoded_call
-from ._runtime import Begun, Request, runtime, told
+from ._runtime import Request, runtime, told
 from ._threads import apart, in_thread, is_future
-from .approval import ApprovalResponse, asked, handlers_run_on
+from .approval import ApprovalRequest, ApprovalResponse, asked, handlers_run_on
 from .compliance import Body, ComplianceMetadata, current_body
-from .context import NOBODY, Identity, identity
+from .context import NOBODY, Identity, current_identity, identity
 from .errors import ReplayDivergenceError
 from .kill_switch import KillSwitchClient
-from .replay import ReplayMode
+from .replay import ReplayMode, active_replay
 
 if TYPE_CHECKING:
     # Only programs that use it have to wait for its import.
@@ -49,6 +48,7 @@ class _Action:
         "fail_closed",
         "identity",
         "impact",
+        "is_anonymous",
         "name",
         "needs_human",
         "patience",
@@ -77,70 +77,80 @@ class _Action:
         self.needs_human = needs_human
         self.description = description
         self.identity = identity
+        self.is_anonymous = identity == NOBODY
         self.impact = impact
         self.fail_closed = fail_closed
         self._declared: Optional[_native.Declared] = None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
-        who = self.identity.within(identity())
-        annotations = _annotations(who, current_body())
+        annotations = self._annotations()
         # What it is called with is taken down before the body runs, which may change it.
         inputs: Optional[str] = None
-        # The way of most: nobody but this process's policy is asked.
-        own = runtime.sole()
+        declared = self._declared or self.declared()
+        own, agent = runtime.deciders
+        # The way of most: the policies alone are asked.
         if own is not None and not KillSwitchClient.is_configured():
             try:
-                begun = own.begin_call(self.declared(), args, kwargs, annotations)
-                if begun is not None:
-                    return Running(begun)
-                inputs = encoded_call(args, kwargs)
-                return Running(own.begin(*self._asked(inputs, annotations)))
+                begun = own.begin_call(declared, args, kwargs, annotations, agent)
+                if begun is None:
+                    inputs = encoded_call(args, kwargs)
+                    begun = own.begin(declared, inputs, annotations, agent)
+                return Running(begun)
             except _native.Refused as refused:
                 self._raise_unless_needed(refused)
         if inputs is None:
             inputs = encoded_call(args, kwargs)
-        request = Request(
-            self.name, self.cost_usd, self.tags, inputs, self.risk_level, self.patience, self.needs_human, annotations
-        )
         check = None
         if KillSwitchClient.is_configured() or runtime.is_unconfigured():
-            check = functools.partial(self._check, who)
-        asked_for, response = asked(request, self.description, {"args": args, "kwargs": kwargs}, check)
+            check = functools.partial(self._check, self.identity.within(identity()))
+        shown = ApprovalRequest(
+            self.name, self.description, {"args": args, "kwargs": kwargs}, self.cost_usd, self.risk_level or "minimal"
+        )
+        request = Request(self.name, declared, inputs, annotations)
+        asked_for, response = asked(request, shown, self.patience is not None, check)
         return Running(asked_for, None if response is None else _approved(response))
 
     def begin_at_once(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Optional[Running]:
         """The same, where nothing and nobody has to be waited for; none where it has to."""
-        own = runtime.sole()
-        if own is None or KillSwitchClient.is_configured():
+        own, agent = runtime.deciders
+        if own is None or agent is not None or KillSwitchClient.is_configured():
             return None
-        annotations = _annotations(self.identity.within(identity()), current_body())
+        annotations = self._annotations()
+        declared = self._declared or self.declared()
         try:
-            begun = own.begin_call_at_once(self.declared(), args, kwargs, annotations)
+            begun = own.begin_call_at_once(declared, args, kwargs, annotations)
             if begun is None:
-                begun = own.begin_at_once(*self._asked(encoded_call(args, kwargs), annotations))
+                begun = own.begin_at_once(declared, encoded_call(args, kwargs), annotations)
         except _native.Refused as refused:
             self._raise_unless_needed(refused)
             return None
         return None if begun is None else Running(begun)
 
+    def _annotations(self) -> Optional[str]:
+        """What else is recorded at its begin, as JSON; none where there is nothing."""
+        around = current_body()
+        if around is None and self.is_anonymous and current_identity() is None:
+            return None
+        who = self.identity.within(identity())
+        said = {key: value for key, value in who._asdict().items() if value is not None and key in _RECORDED}
+        if around is not None:
+            said["parent"] = around.action.id
+        return encoded(said) if said else None
+
     def declared(self) -> _native.Declared:
         """The same for the compiled half."""
         if self._declared is None:
-            patience = 0.0 if self.patience is None else self.patience
             self._declared = _native.Declared(
-                self.name, self.cost_usd, self.tags, self.risk_level, patience, self.needs_human
+                self.name, self.cost_usd, self.tags, self.risk_level, self.patience, self.needs_human
             )
         return self._declared
 
-    def _asked(self, inputs: str, annotations: Optional[str]) -> _Asked:
-        """As this process's authority is asked, which waits for nobody outside of it unless that was declared."""
-        patience = 0.0 if self.patience is None else self.patience
-        return self.name, self.cost_usd, self.tags, inputs, self.risk_level, patience, self.needs_human, annotations
-
     def _raise_unless_needed(self, refused: _native.Refused) -> None:
         """Raises what was refused, unless it lacks but a human's word that this process can ask for: then it is asked for again."""
-        if refused.args[0] != "APPROVAL_NEEDED" or self.patience is not None:
-            raise told(refused) from None
+        error = told(refused)
+        is_needed = refused.args[0] == "APPROVAL_NEEDED" and error.details.get("decided_by") != "host"
+        if not is_needed or self.patience is not None:
+            raise error from None
 
     def _check(self, who: Identity) -> None:
         """What may keep it from running beside the policy."""
@@ -168,54 +178,32 @@ class _Action:
         return replay.answer(self.name, encoded_call(args, kwargs), self.tags)
 
 
-_Asked = tuple[str, float, list[str], str, Optional[str], float, bool, Optional[str]]
-
-
 class Running(Body):
     """An action whose body runs."""
 
-    __slots__ = ("_begun", "began")
-
-    def __init__(self, begun: Union[Begun, _native.Guard], metadata: Optional[ComplianceMetadata] = None) -> None:
-        self.action = begun
-        self.around = None
-        self.metadata = metadata
-        self._begun = begun
-        self.began = time.monotonic()
+    __slots__ = ()
 
     def end(self, outcome: str, outputs: str) -> None:
         """It ends, with what was said of it meanwhile."""
         try:
-            self._begun.end(outcome, outputs, None, self._said())
+            self.action.end(outcome, outputs, None, self._said())
         except _native.Refused as refused:
             raise told(refused) from None
 
     def succeed(self, result: object) -> None:
         """It did what it should."""
-        begun = self._begun
-        if self.metadata is None and isinstance(begun, _native.Guard) and begun.succeed(result):
+        if self.metadata is None and self.action.succeed(result):
             return
         self.end("success", encoded(result))
 
     async def end_async(self, outcome: str, outputs: str) -> None:
         """The same, in a thread where something has to be waited for."""
-        begun = self._begun
-        if isinstance(begun, _native.Guard) and begun.end_at_once(outcome, outputs, self._said()):
+        if self.action.end_at_once(outcome, outputs, self._said()):
             return
         await _finished(self.end, outcome, outputs)
 
     def _said(self) -> Optional[str]:
         return None if self.metadata is None else encoded({"compliance_metadata": self.metadata.to_dict()})
-
-
-def _annotations(who: Identity, around: Optional[Body]) -> Optional[str]:
-    """What else is recorded at its begin, as JSON; none where there is nothing."""
-    if around is None and who is NOBODY:
-        return None
-    said = {key: value for key, value in who._asdict().items() if value is not None and key in _RECORDED}
-    if around is not None:
-        said["parent"] = around.action.id
-    return encoded(said) if said else None
 
 
 def _approved(response: ApprovalResponse) -> ComplianceMetadata:
@@ -246,7 +234,7 @@ def _failed(begun: Running, error: BaseException) -> None:
     if not isinstance(error, Exception):
         begun.end("cancelled", encoded(type(error).__name__))
         return
-    denials = explain(error, begun.began)
+    denials = explain(error, begun.action)
     text = f"{type(error).__name__}: {_text(error)}"
     if denials:
         begun.end("error", encoded({"error": text, "kernel_denials": [one._asdict() for one in denials]}))
@@ -355,7 +343,7 @@ def _is(kind: Callable[[object], bool], function: Callable[..., Any]) -> bool:
 def _plain(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        replay = ReplayMode.get_active()
+        replay = active_replay()
         if replay is not None:
             return action.replayed(replay, args, kwargs)
         begun = action.begin(args, kwargs)
@@ -411,7 +399,7 @@ async def _ended(made: Callable[[], Any], begun: Running) -> Any:
 def _coroutine(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        replay = ReplayMode.get_active()
+        replay = active_replay()
         if replay is not None:
             return action.replayed(replay, args, kwargs)
         begun = await action.begin_async(args, kwargs)
@@ -456,7 +444,7 @@ def _recorded_items(action: _Action, outputs: Any) -> tuple[list[Any], Any]:
 def _generator(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        replay = ReplayMode.get_active()
+        replay = active_replay()
         if replay is not None:
             recorded, returned = _recorded_items(action, action.replayed(replay, args, kwargs))
             yield from recorded
@@ -500,7 +488,7 @@ def _noted(items: Generator[Any, Any, Any], body: Body, given: _Items) -> Genera
 def _async_generator(function: Callable[..., Any], action: _Action) -> Callable[..., Any]:
     @functools.wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        replay = ReplayMode.get_active()
+        replay = active_replay()
         if replay is not None:
             recorded, _ = _recorded_items(action, action.replayed(replay, args, kwargs))
             for item in recorded:

@@ -25,6 +25,8 @@ from .ledger import Ledger
 logger = logging.getLogger("agent_sentinel")
 
 _active: ContextVar[Optional[ReplayMode]] = ContextVar("agent_sentinel_replay", default=None)
+# Which recording answers here. Not a function of its own: it is asked for with every call.
+active_replay = _active.get
 
 
 class ReplayMode:
