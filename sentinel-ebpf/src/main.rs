@@ -8,6 +8,8 @@
 mod connect;
 mod exec;
 mod fork;
+mod image;
+mod lsm;
 mod maps;
 mod offsets;
 mod report;

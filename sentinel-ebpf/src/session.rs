@@ -64,6 +64,15 @@ pub(crate) fn session_of_cgroup() -> u32 {
     unsafe { CGROUPS.get(&cgroup) }.copied().unwrap_or(0)
 }
 
+/// The current task's session, 0 for a task that is governed by none, and its mark. Without a mark of its own that is empty, and the
+/// cgroup tells the session. (An `Option` here leaves registers unset, which the verifier refuses.)
+#[inline(always)]
+pub(crate) fn governed() -> (u32, TaskMark) {
+    let mark = current_mark().unwrap_or_default();
+    let number = if mark.session != 0 { mark.session } else { session_of_cgroup() };
+    (number, mark)
+}
+
 /// What holds for a session; none: it is unknown, and nothing is open for it.
 #[inline(always)]
 pub(crate) fn session(number: u32) -> Option<Session> {

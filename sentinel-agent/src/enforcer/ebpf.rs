@@ -21,12 +21,12 @@ use super::maps::{EXISTING, Maps, Records, with_causes};
 use super::object::OBJECT;
 use super::tracefs::with_tracefs;
 use super::{
-    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, leftovers,
+    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, leftovers, lsm,
     preconditions, probe, records,
 };
 use crate::{clock, peer};
 
-/// Enforces at tier `kill`.
+/// Enforces at the best tier of this host.
 pub struct EbpfEnforcer {
     enforcement: Enforcement,
     places: Places,
@@ -44,13 +44,31 @@ impl EbpfEnforcer {
     /// This host can't enforce, or it could not be proven. Nothing stays.
     pub fn start(places: &Places) -> Result<Self, EnforcerError> {
         preconditions::check()?;
+        let started = match lsm::is_active()? {
+            Ok(()) => Self::start_at(Tier::Lsm, places).or_else(|error| {
+                tracing::error!(
+                    %error,
+                    "this kernel asks BPF before it lets things happen, and can't be told what: forbidden images are killed and not \
+                     refused, and the rest of tier `lsm` is missing"
+                );
+                Self::start_at(Tier::Kill, places)
+            }),
+            Err(cause) => {
+                tracing::info!(%cause, "tier `lsm` is not to be had");
+                Self::start_at(Tier::Kill, places)
+            }
+        };
+        give_memory_back();
+        started
+    }
+
+    fn start_at(tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
         leftovers::remove(places)?;
-        let started = places.make().and_then(|()| Self::load(places)).and_then(|mut enforcer| {
+        let started = places.make().and_then(|()| Self::load(tier, places)).and_then(|mut enforcer| {
             probe::prove(&mut enforcer)?;
             enforcer.enforcement.proven = true;
             Ok(enforcer)
         });
-        give_memory_back();
         if started.is_err()
             && let Err(error) = leftovers::remove(places)
         {
@@ -71,7 +89,7 @@ impl EbpfEnforcer {
         }
         let hooks = Hooks::adopt(places)?;
         let (maps, records) = Maps::adopt(&places.pins)?;
-        let enforcement = Enforcement { tier: Tier::Kill, proven: false };
+        let enforcement = Enforcement { tier: Hooks::tier_of(places), proven: false };
         let mut enforcer =
             Self { enforcement, places: places.clone(), hooks, maps, records, sessions: BTreeMap::new() };
         // Before any heartbeat: what the dead agent had opened must not live on.
@@ -94,8 +112,8 @@ impl EbpfEnforcer {
         self.places.note_build(&build())
     }
 
-    fn load(places: &Places) -> Result<Self, EnforcerError> {
-        let layout = Layout::of_kernel(places.session_level()?)?;
+    fn load(tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
+        let layout = Layout::of_kernel(tier, places.session_level()?)?;
         let mut loader = EbpfLoader::new();
         // The object has no relocations against the kernel's description: no need to keep that in memory.
         loader.btf(None);
@@ -105,9 +123,9 @@ impl EbpfEnforcer {
             cause: with_causes(&cause),
             way_out: "run the agent as root on Linux 6.1 or newer, with enough locked memory".to_owned(),
         })?;
-        let hooks = with_tracefs(|| Hooks::attach(&mut ebpf, places))?;
+        let hooks = with_tracefs(|| Hooks::attach(&mut ebpf, tier, places))?;
         let (maps, records) = Maps::take(&mut ebpf, &places.pins)?;
-        let enforcement = Enforcement { tier: Tier::Kill, proven: false };
+        let enforcement = Enforcement { tier, proven: false };
         let places = places.clone();
         Ok(Self { enforcement, places, hooks, maps, records, sessions: BTreeMap::new() })
     }

@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use aya::Ebpf;
+use aya::{Btf, Ebpf};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd, ProgramInfo};
 
 use super::maps::with_causes;
 use super::places::unavailable;
-use super::{EnforcerError, Places};
+use super::{EnforcerError, Places, Tier};
 
 /// Where a program is attached.
 #[derive(Clone, Copy, Debug)]
@@ -22,18 +22,45 @@ enum Point {
     Cgroup,
     /// A classic tracepoint, for the whole host.
     Tracepoint(&'static str, &'static str),
+    /// A hook of the kernel's security modules, for the whole host.
+    Lsm(&'static str),
 }
 
-const HOOKS: &[(&str, Point)] = &[
-    ("task_newtask", Point::Tracepoint("task", "task_newtask")),
-    ("process_free", Point::Tracepoint("sched", "sched_process_free")),
-    ("process_exec", Point::Tracepoint("sched", "sched_process_exec")),
-    ("socket_create", Point::Cgroup),
-    ("connect4", Point::Cgroup),
-    ("connect6", Point::Cgroup),
-    ("sendmsg4", Point::Cgroup),
-    ("sendmsg6", Point::Cgroup),
+/// On which tiers a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum On {
+    Both,
+    /// At tier `lsm` the same is refused before it happens.
+    Kill,
+    Lsm,
+    /// At tier `lsm`, on kernels that have the hook; without it they lack what it guards, too.
+    LsmWhereKnown,
+}
+
+const HOOKS: &[(&str, On, Point)] = &[
+    ("task_newtask", On::Both, Point::Tracepoint("task", "task_newtask")),
+    ("process_free", On::Both, Point::Tracepoint("sched", "sched_process_free")),
+    ("process_exec", On::Kill, Point::Tracepoint("sched", "sched_process_exec")),
+    ("socket_create", On::Both, Point::Cgroup),
+    ("connect4", On::Both, Point::Cgroup),
+    ("connect6", On::Both, Point::Cgroup),
+    ("sendmsg4", On::Both, Point::Cgroup),
+    ("sendmsg6", On::Both, Point::Cgroup),
+    ("bprm_check", On::Lsm, Point::Lsm("bprm_check_security")),
+    ("bprm_committed", On::Lsm, Point::Lsm("bprm_committed_creds")),
+    ("bprm_creds", On::Lsm, Point::Lsm("bprm_creds_from_file")),
 ];
+
+/// The hook whose pinned link tells the tier.
+const TELLS_LSM: &str = "bprm_check";
+
+fn hooks_of(tier: Tier) -> impl Iterator<Item = &'static (&'static str, On, Point)> {
+    HOOKS.iter().filter(move |(_, on, _)| match on {
+        On::Both => true,
+        On::Kill => tier == Tier::Kill,
+        On::Lsm | On::LsmWhereKnown => tier == Tier::Lsm,
+    })
+}
 
 /// The attached programs.
 #[derive(Debug)]
@@ -44,20 +71,31 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
-    /// Loads, attaches and pins all. To be called where a tracefs is mounted.
-    pub(super) fn attach(ebpf: &mut Ebpf, places: &Places) -> Result<Self, EnforcerError> {
+    /// Loads, attaches and pins all of a tier. To be called where a tracefs is mounted.
+    pub(super) fn attach(ebpf: &mut Ebpf, tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
         let cgroup =
             File::open(&places.cgroup).map_err(|cause| unavailable("open", &places.cgroup, cause))?;
         let (mut links, mut programs) = (Vec::new(), Vec::new());
-        for (name, point) in HOOKS {
-            let refused = |cause: &dyn std::error::Error| EnforcerError::Unavailable {
-                what: format!("cannot attach `{name}` ({point:?})"),
-                cause: with_causes(cause),
-                way_out:
-                    "run the agent as root on Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS"
-                        .to_owned(),
+        let refused = |name: &str, point: Point, cause: &dyn std::error::Error| EnforcerError::Unavailable {
+            what: format!("cannot attach `{name}` ({point:?})"),
+            cause: with_causes(cause),
+            way_out:
+                "run the agent as root on Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS"
+                    .to_owned(),
+        };
+        // The kernel's whole description: tens of megabytes, so only where a program needs it.
+        let kernel = (tier == Tier::Lsm).then(Btf::from_sys_fs).transpose();
+        let kernel = kernel.map_err(|cause| refused(TELLS_LSM, Point::Lsm("any"), &cause))?;
+        for (name, on, point) in hooks_of(tier) {
+            let refused = |cause: &dyn std::error::Error| refused(name, *point, cause);
+            let attached = match attach(ebpf, name, *point, &cgroup, kernel.as_ref()) {
+                Err(cause) if *on == On::LsmWhereKnown && is_unknown_hook(&*cause) => {
+                    tracing::info!(hook = name, "this kernel doesn't have what the hook guards");
+                    continue;
+                }
+                attached => attached,
             };
-            let (program, link) = attach(ebpf, name, *point, &cgroup).map_err(|cause| refused(&*cause))?;
+            let (program, link) = attached.map_err(|cause| refused(&*cause))?;
             let pin = places.pins.join(format!("link_{name}"));
             links.push(link.pin(&pin).map_err(|cause| refused(&cause))?);
             let program_pin = places.pins.join(format!("program_{name}"));
@@ -71,8 +109,11 @@ impl Hooks {
     /// Takes those over that an earlier agent has pinned: they never were off.
     pub(super) fn adopt(places: &Places) -> Result<Self, EnforcerError> {
         let (mut links, mut programs) = (Vec::new(), Vec::new());
-        for (name, _) in HOOKS {
+        for (name, on, _) in hooks_of(Self::tier_of(places)) {
             let pin = places.pins.join(format!("link_{name}"));
+            if *on == On::LsmWhereKnown && !pin.exists() {
+                continue;
+            }
             let link = PinnedLink::from_pin(&pin);
             links.push(link.map_err(|cause| unavailable("take over", &pin, with_causes(&cause)))?);
             let pin = places.pins.join(format!("program_{name}"));
@@ -81,6 +122,12 @@ impl Hooks {
                 .push((*name, program.map_err(|cause| unavailable("take over", &pin, with_causes(&cause)))?));
         }
         Ok(Self { _links: links, programs })
+    }
+
+    /// The tier of what an earlier agent has pinned.
+    pub(super) fn tier_of(places: &Places) -> Tier {
+        let is_lsm = places.pins.join(format!("link_{TELLS_LSM}")).exists();
+        if is_lsm { Tier::Lsm } else { Tier::Kill }
     }
 
     /// How often the kernel left an enforcing program out because another ran on the same CPU: each may be a denial that
@@ -113,6 +160,7 @@ fn attach(
     name: &str,
     point: Point,
     cgroup: &File,
+    kernel: Option<&Btf>,
 ) -> Result<(ProgramFd, FdLink), Box<dyn std::error::Error>> {
     let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     // A link on a cgroup stands beside those of others there and below, whatever they allow.
@@ -133,7 +181,20 @@ fn attach(
             let id = program.attach(category, event)?;
             program.take_link(id)?.try_into()?
         }
+        (Program::Lsm(program), Point::Lsm(hook)) => {
+            program.load(hook, kernel.ok_or(ProgramError::NotLoaded)?)?;
+            let id = program.attach()?;
+            program.take_link(id)?.into()
+        }
         _ => return Err(ProgramError::UnexpectedProgramType.into()),
     };
     Ok((program.fd()?.try_clone()?, link))
+}
+
+/// Whether the kernel has no hook of that name.
+fn is_unknown_hook(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(
+        cause.downcast_ref::<ProgramError>(),
+        Some(ProgramError::Btf(aya::BtfError::UnknownBtfTypeName { .. }))
+    )
 }

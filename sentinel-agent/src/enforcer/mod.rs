@@ -13,6 +13,7 @@ pub mod images;
 mod layout;
 pub mod leftovers;
 mod loaded;
+mod lsm;
 mod maps;
 mod mountinfo;
 mod object;
@@ -49,12 +50,14 @@ pub struct Enforcement {
 }
 
 /// How much a host enforces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// Nothing.
     None,
     /// Network before the packet; a forbidden image is killed before its first instruction.
     Kill,
+    /// Network before the packet, exec before it happens, scripts included; and the rest of the kernel's surface.
+    Lsm,
 }
 
 impl Tier {
@@ -64,6 +67,7 @@ impl Tier {
         match self {
             Self::None => "none",
             Self::Kill => "kill",
+            Self::Lsm => "lsm",
         }
     }
 }

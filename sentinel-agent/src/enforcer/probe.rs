@@ -8,13 +8,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use sentinel_ebpf_common::record::{OPERATION_CONNECT, OPERATION_EXEC};
+use sentinel_ebpf_common::record::{OPERATION_CONNECT, OPERATION_EXEC, OPERATION_EXEC_REFUSED};
 use sentinel_engine::{Cidr, ExecRule, NetworkRule, Policy, Protocol};
 use sentinel_proto::SessionId;
 
 use super::ebpf::EbpfEnforcer;
 use super::puppet::{Deed, Ending, Puppet};
-use super::{Enforcer as _, EnforcerError, FirstImage};
+use super::{Enforcer as _, EnforcerError, FirstImage, Tier};
 use crate::session::cgroup::SessionCgroup;
 
 /// What is executed: it does nothing, and every host has it.
@@ -38,7 +38,11 @@ pub(super) fn prove(enforcer: &mut EbpfEnforcer) -> Result<(), EnforcerError> {
 
     let forbidden = scene(enforcer, FORBIDDEN, &Policy::empty(), to)?;
     expect("a connect that no rule names", forbidden.connect, Errno::PERM.raw_os_error())?;
-    expect("an exec that no rule names", forbidden.exec, Ending::Killed(SIGKILL))?;
+    let denied = match enforcer.enforcement().tier {
+        Tier::Lsm => Ending::Refused(Errno::PERM.raw_os_error()),
+        Tier::Kill | Tier::None => Ending::Killed(SIGKILL),
+    };
+    expect("an exec that no rule names", forbidden.exec, denied)?;
     expect("reports of both", reported(enforcer), [true, true])?;
 
     let allowed = scene(enforcer, ALLOWED, &policy_for(to), to)?;
@@ -87,7 +91,7 @@ fn play(
     cgroup.add(puppet.pid()).map_err(|cause| untried("move a process", cause))?;
     let connect = puppet.order(Deed::ConnectTcp(to)).map_err(|cause| untried("connect", cause))?;
     puppet.send(Deed::Exec(Path::new(PROGRAM))).map_err(|cause| untried("execute", cause))?;
-    let exec = puppet.ending().map_err(|cause| untried(&format!("execute `{PROGRAM}`"), cause))?;
+    let exec = puppet.fate().map_err(|cause| untried(&format!("execute `{PROGRAM}`"), cause))?;
     Ok(Outcome { connect, exec })
 }
 
@@ -106,7 +110,11 @@ fn policy_for(to: SocketAddr) -> Policy {
 fn reported(enforcer: &mut EbpfEnforcer) -> [bool; 2] {
     let mut records = Vec::new();
     enforcer.drain_records(&mut records, 64);
-    [OPERATION_CONNECT, OPERATION_EXEC].map(|operation| {
+    let exec = match enforcer.enforcement().tier {
+        Tier::Lsm => OPERATION_EXEC_REFUSED,
+        Tier::Kill | Tier::None => OPERATION_EXEC,
+    };
+    [OPERATION_CONNECT, exec].map(|operation| {
         records.iter().any(|record| record.session == FORBIDDEN.0 && record.operation == operation)
     })
 }

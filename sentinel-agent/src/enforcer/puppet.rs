@@ -110,6 +110,8 @@ type Spares = std::rc::Rc<std::cell::RefCell<Vec<(OwnedFd, OwnedFd)>>>;
 pub(super) enum Ending {
     Exited(i32),
     Killed(i32),
+    /// It goes on: what it was to execute was refused, with this error.
+    Refused(i32),
 }
 
 impl Puppet {
@@ -179,6 +181,20 @@ impl Puppet {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let ended = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)?;
         ended.as_ref().and_then(ending).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// What came of an order to execute: its end, or that it was refused.
+    pub(super) fn fate(&self) -> io::Result<Ending> {
+        if !wait_for(self.orders.as_fd())? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut answer = [0; 4];
+        match read(&self.orders, &mut answer) {
+            Ok(4) => Ok(Ending::Refused(i32::from_ne_bytes(answer))),
+            // Its end of the channel went with its old image.
+            Ok(_) | Err(Errno::CONNRESET) => self.ending(),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Whether it is there still.

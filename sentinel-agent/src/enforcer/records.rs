@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use sentinel_ebpf_common::BASELINE;
 use sentinel_ebpf_common::record::{
-    OPERATION_CONNECT, OPERATION_EXEC, OPERATION_FORK, OPERATION_SENDMSG, OPERATION_SOCKET,
+    OPERATION_CONNECT, OPERATION_EXEC, OPERATION_EXEC_REFUSED, OPERATION_FORK, OPERATION_SENDMSG,
+    OPERATION_SOCKET,
 };
 use sentinel_ebpf_common::verdict::Verdict;
 use sentinel_engine::{Attempt, Policy};
@@ -42,7 +43,8 @@ pub struct Circumstances<'a> {
 /// Whether a record's path depends on the folder of whoever gave it.
 #[must_use]
 pub fn is_relative(record: &KernelRecord) -> bool {
-    record.operation == OPERATION_EXEC && !matches!(record.path.first(), Some(0 | b'/') | None)
+    matches!(record.operation, OPERATION_EXEC | OPERATION_EXEC_REFUSED)
+        && !matches!(record.path.first(), Some(0 | b'/') | None)
 }
 
 /// What was tried, why it was refused, and what in the policy would allow it.
@@ -56,7 +58,7 @@ pub fn describe(record: &KernelRecord, around: &Circumstances<'_>) -> Attempt {
             let KernelRecord { family, port: kind, protocol, .. } = record;
             ("socket", format!("family {family} type {kind} protocol {protocol}"), None)
         }
-        OPERATION_EXEC => ("exec", exec_target(record), exec_entry(record, around)),
+        OPERATION_EXEC | OPERATION_EXEC_REFUSED => ("exec", exec_target(record), exec_entry(record, around)),
         OPERATION_FORK => ("fork", "a child whose mark could not be stored".to_owned(), None),
         unknown => ("unknown", format!("operation {unknown}"), None),
     };

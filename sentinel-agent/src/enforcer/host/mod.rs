@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_EXEC_REFUSED};
 use sentinel_engine::{Cidr, ExecRule, Grant, GrantSet, NetworkRule, Policy, Protocol, ScopeId};
 use sentinel_proto::SessionId;
 
 use super::puppet::{Deed, Ending, Puppet};
 use super::testing::Folder;
-use super::{EbpfEnforcer, Enforcer as _, FirstImage, KernelRecord, Places, leftovers};
+use super::{EbpfEnforcer, Enforcer as _, FirstImage, KernelRecord, Places, Tier, leftovers};
 use crate::clock::since_boot;
 use crate::session::cgroup::SessionCgroup;
 
@@ -39,6 +40,7 @@ const FALSE: &str = "/bin/false";
 struct Host {
     enforcer: Option<EbpfEnforcer>,
     places: Places,
+    tier: Tier,
     launchers: Vec<Puppet>,
     _runtime: Folder,
     _claim: Claim,
@@ -81,7 +83,7 @@ impl Host {
         let places = Places::find(runtime.path(), &name).unwrap();
         let claim = Claim::new(&name, runtime.path());
         let mut host =
-            Self { enforcer: None, places, launchers: Vec::new(), _runtime: runtime, _claim: claim };
+            Self { enforcer: None, places, tier: Tier::None, launchers: Vec::new(), _runtime: runtime, _claim: claim };
         host.restart();
         host
     }
@@ -89,7 +91,36 @@ impl Host {
     fn restart(&mut self) {
         let mut enforcer = EbpfEnforcer::start(&self.places).unwrap_or_else(|error| panic!("{error}"));
         enforcer.beat(since_boot()).unwrap();
+        // What the test's kernel was started for must be what is found there.
+        if let Some(wanted) = std::env::var_os("SENTINEL_VM_TIER") {
+            assert_eq!(wanted, enforcer.enforcement().tier.as_str());
+        }
+        self.tier = enforcer.enforcement().tier;
         self.enforcer = Some(enforcer);
+    }
+
+    fn is_lsm(&self) -> bool {
+        self.tier == Tier::Lsm
+    }
+
+    /// What becomes of a process that executes what it must not.
+    fn denied(&self) -> Ending {
+        if self.is_lsm() { Ending::Refused(EPERM) } else { KILLED }
+    }
+
+    /// As which operation a denied exec is reported.
+    fn denied_exec(&self) -> u32 {
+        if self.is_lsm() { OPERATION_EXEC_REFUSED } else { OPERATION_EXEC }
+    }
+
+    /// Has a child of a puppet execute what it must not.
+    fn is_denied(&self, child: &Puppet, path: &str) -> bool {
+        child.send(Deed::Exec(Path::new(path))).unwrap();
+        if self.is_lsm() {
+            return child.fate().unwrap() == self.denied();
+        }
+        wait_until("it is killed", || !child.is_alive());
+        true
     }
 
     fn enforcer(&mut self) -> &mut EbpfEnforcer {
@@ -196,7 +227,7 @@ fn connect(puppet: &Puppet, to: SocketAddr) -> i32 {
 
 fn execute(puppet: &Puppet, path: &str) -> Ending {
     puppet.send(Deed::Exec(Path::new(path))).unwrap();
-    puppet.ending().unwrap()
+    puppet.fate().unwrap()
 }
 
 /// Waits, at most ten seconds.
