@@ -55,6 +55,16 @@ pub(crate) fn current_mark() -> Option<TaskMark> {
     if mark_is_current(&mark, process_started()) { Some(mark) } else { None }
 }
 
+/// The mark of another task, whose process this is; none where it has none of its own.
+#[inline(always)]
+pub(crate) fn mark_of(task: u64, process: u32) -> Option<TaskMark> {
+    // SAFETY: as for the current one.
+    let mark = unsafe { TASKS.get(&process) }.copied()?;
+    let leader: u64 = member(task, offsets::task_group_leader())?;
+    let started: u64 = member(leader, offsets::task_start_boottime())?;
+    if mark_is_current(&mark, started) { Some(mark) } else { None }
+}
+
 /// The session whose cgroup the current task is in, or below; 0 for none.
 #[inline(always)]
 pub(crate) fn session_of_cgroup() -> u32 {

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aya::maps::MapError;
 use aya::{Ebpf, EbpfLoader};
-use sentinel_ebpf_common::{Scope, TaskMark};
+use sentinel_ebpf_common::{OWNED_BY_AGENT, Protected, Scope, TaskMark};
 use sentinel_engine::{GrantSet, Policy, ScopeId};
 use sentinel_proto::SessionId;
 
@@ -21,8 +22,8 @@ use super::maps::{EXISTING, Maps, Records, with_causes};
 use super::object::OBJECT;
 use super::tracefs::with_tracefs;
 use super::{
-    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, leftovers, lsm,
-    preconditions, probe, records,
+    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, identities,
+    leftovers, lsm, mountinfo, places, preconditions, probe, records,
 };
 use crate::{clock, peer};
 
@@ -34,6 +35,8 @@ pub struct EbpfEnforcer {
     maps: Maps,
     records: Records,
     sessions: BTreeMap<SessionId, Loaded>,
+    /// Keep the numbers of what is protected from being given to other files.
+    own: Vec<OwnedFd>,
 }
 
 impl EbpfEnforcer {
@@ -91,7 +94,7 @@ impl EbpfEnforcer {
         let (maps, records) = Maps::adopt(&places.pins)?;
         let enforcement = Enforcement { tier: Hooks::tier_of(places), proven: false };
         let mut enforcer =
-            Self { enforcement, places: places.clone(), hooks, maps, records, sessions: BTreeMap::new() };
+            Self { enforcement, places: places.clone(), hooks, maps, records, sessions: BTreeMap::new(), own: Vec::new() };
         // Before any heartbeat: what the dead agent had opened must not live on.
         for scope in enforcer.maps.scopes.keys(|_| true)? {
             enforcer.maps.scopes.remove(&scope)?;
@@ -127,13 +130,38 @@ impl EbpfEnforcer {
         let (maps, records) = Maps::take(&mut ebpf, &places.pins)?;
         let enforcement = Enforcement { tier, proven: false };
         let places = places.clone();
-        Ok(Self { enforcement, places, hooks, maps, records, sessions: BTreeMap::new() })
+        Ok(Self { enforcement, places, hooks, maps, records, sessions: BTreeMap::new(), own: Vec::new() })
     }
 
     /// Where its cgroups and pins are.
     #[must_use]
     pub fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Lets no session change what is at these paths or below, at tier `lsm`. A path with nothing at it is nothing to protect.
+    ///
+    /// # Errors
+    /// The kernel side can't be told.
+    pub fn keep_own(&mut self, paths: &[PathBuf]) -> Result<(), EnforcerError> {
+        let mounts = mountinfo::mounts()?;
+        for path in paths.iter().filter(|path| path.exists()) {
+            let found = identities::identity(path, &mounts)
+                .map_err(|cause| places::unavailable("protect", path, cause))?;
+            let key = Protected { ino: found.ino, dev: found.dev, reserved: 0 };
+            self.maps.protected.put(&key, &1, 0)?;
+            self.own.push(found.held);
+        }
+        Ok(())
+    }
+
+    /// Lets all sessions connect to this socket, which is the agent's own.
+    ///
+    /// # Errors
+    /// The kernel side can't be told.
+    pub fn let_connect(&mut self, socket: &OwnedFd) -> Result<(), EnforcerError> {
+        let owners = &mut self.maps.owners;
+        owners.map.insert(socket, OWNED_BY_AGENT, 0).map_err(owners.refused())
     }
 
     /// How often the kernel left one of the programs out, since the start. Above 0, something forbidden may have run.

@@ -6,9 +6,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use aya::{Ebpf, Pod};
-use sentinel_ebpf_common::{Endpoint, Image, ImageRule, Scope, Session, TaskMark};
+use sentinel_ebpf_common::{Endpoint, Image, ImageRule, Protected, Scope, Session, TaskMark};
 
 use super::EnforcerError;
 
@@ -50,6 +50,10 @@ pub(super) struct Maps {
     pub(super) network: Table<Endpoint, u64>,
     pub(super) prefixes: Named<LpmTrie<MapData, Endpoint, u64>>,
     pub(super) exec: Table<Image, ImageRule>,
+    pub(super) unix: Table<Image, u64>,
+    pub(super) libraries: Table<Image, u64>,
+    pub(super) protected: Table<Protected, u32>,
+    pub(super) owners: Named<SkStorage<MapData, u32>>,
     pub(super) heartbeat: Named<Array<MapData, u64>>,
     pub(super) drops: Named<PerCpuArray<MapData, u64>>,
 }
@@ -76,6 +80,7 @@ impl Maps {
                 "NETWORK_PREFIXES" => Map::LpmTrie(map),
                 "HEARTBEAT" => Map::Array(map),
                 "DROPS" => Map::PerCpuArray(map),
+                "OWNERS" => Map::SkStorage(map),
                 "RECORDS" => Map::RingBuf(map),
                 _ => Map::HashMap(map),
             })
@@ -94,6 +99,10 @@ impl Maps {
             network: named("NETWORK", take("NETWORK")?)?,
             prefixes: named("NETWORK_PREFIXES", take("NETWORK_PREFIXES")?)?,
             exec: named("EXEC", take("EXEC")?)?,
+            unix: named("UNIX", take("UNIX")?)?,
+            libraries: named("LIBRARIES", take("LIBRARIES")?)?,
+            protected: named("PROTECTED", take("PROTECTED")?)?,
+            owners: named("OWNERS", take("OWNERS")?)?,
             heartbeat: named("HEARTBEAT", take("HEARTBEAT")?)?,
             drops: named("DROPS", take("DROPS")?)?,
         };

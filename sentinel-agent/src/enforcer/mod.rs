@@ -7,6 +7,7 @@ mod btf;
 mod ebpf;
 mod executables;
 mod hooks;
+mod identities;
 #[cfg(test)]
 mod host;
 pub mod images;

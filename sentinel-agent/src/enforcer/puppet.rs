@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
 use rustix::net::{
-    AddressFamily, SendFlags, SocketFlags, SocketType, connect, sendto, socket_with, socketpair,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, sendto, socket_with,
+    socketpair,
 };
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
@@ -27,9 +28,12 @@ use rustix::process::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of an order.
-const ORDER: usize = 256;
+const ORDER: usize = 448;
 /// Where in an order the path begins.
-const PATH: usize = 32;
+const PATH: usize = 64;
+/// Arguments of a call.
+#[cfg(test)]
+const ARGUMENTS: usize = 6;
 
 /// What it can try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +49,23 @@ pub(super) enum Deed<'a> {
     Socket(u8, u8, u8),
     /// `execve`, without arguments. There is an answer only where it failed.
     Exec(&'a Path),
+    /// A system call with this number and these arguments, and bytes that an argument may point to.
+    #[cfg(test)]
+    Call(libc::c_long, [Argument; ARGUMENTS], &'a [u8]),
+    /// Receives a descriptor by the socket with this number, and closes it again.
+    #[cfg(test)]
+    Receive(i32),
     /// `fork`: the child takes its orders by the descriptor with this number.
     Fork(i32),
+}
+
+/// An argument of a call.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Argument {
+    Number(u64),
+    /// Where the call's bytes are.
+    Bytes,
 }
 
 impl Deed<'_> {
@@ -65,6 +84,25 @@ impl Deed<'_> {
                 let bytes = path.as_bytes_with_nul();
                 let place = order.get_mut(PATH..PATH + bytes.len()).ok_or(io::ErrorKind::InvalidFilename)?;
                 place.copy_from_slice(bytes);
+            }
+            #[cfg(test)]
+            Self::Call(number, arguments, bytes) => {
+                order[0] = b'k';
+                order[4..8].copy_from_slice(&i32::try_from(number).unwrap_or(-1).to_ne_bytes());
+                for (index, argument) in arguments.iter().enumerate() {
+                    let at = 8 + index * 8;
+                    match argument {
+                        Argument::Number(value) => order[at..at + 8].copy_from_slice(&value.to_ne_bytes()),
+                        Argument::Bytes => order[1] |= 1 << index,
+                    }
+                }
+                let place = order.get_mut(PATH..PATH + bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
+                place.copy_from_slice(bytes);
+            }
+            #[cfg(test)]
+            Self::Receive(descriptor) => {
+                order[0] = b'r';
+                order[4..8].copy_from_slice(&descriptor.to_ne_bytes());
             }
             Self::Fork(descriptor) => {
                 order[0] = b'f';
@@ -185,14 +223,19 @@ impl Puppet {
 
     /// What came of an order to execute: its end, or that it was refused.
     pub(super) fn fate(&self) -> io::Result<Ending> {
-        if !wait_for(self.orders.as_fd())? {
+        self.refusal()?.map_or_else(|| self.ending(), |errno| Ok(Ending::Refused(errno)))
+    }
+
+    /// Why an order to execute was refused; none where the image was replaced, and has ended.
+    pub(super) fn refusal(&self) -> io::Result<Option<i32>> {
+        // Its end of the channel goes with its old image; but others that were forked meanwhile may have it too.
+        if !wait_for_one(&[self.orders.as_fd(), self.pidfd.as_fd()])? {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let mut answer = [0; 4];
-        match read(&self.orders, &mut answer) {
-            Ok(4) => Ok(Ending::Refused(i32::from_ne_bytes(answer))),
-            // Its end of the channel went with its old image.
-            Ok(_) | Err(Errno::CONNRESET) => self.ending(),
+        match recv(&self.orders, &mut answer, RecvFlags::DONTWAIT) {
+            Ok((4, _)) => Ok(Some(i32::from_ne_bytes(answer))),
+            Ok(_) | Err(Errno::CONNRESET | Errno::AGAIN) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -229,6 +272,10 @@ fn pidfd(pid: u32) -> io::Result<OwnedFd> {
 }
 
 fn wait_for(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+    wait_for_one(&[descriptor])
+}
+
+fn wait_for_one(descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -236,7 +283,10 @@ fn wait_for(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
             tv_nsec: left.subsec_nanos().into(),
         };
-        let mut wanted = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
+        let mut wanted: Vec<PollFd<'_>> = descriptors
+            .iter()
+            .map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
+            .collect();
         match poll(&mut wanted, Some(&left)) {
             Ok(ready) => return Ok(ready > 0),
             Err(Errno::INTR) => {}
@@ -285,6 +335,10 @@ fn obey(order: &[u8; ORDER]) -> Done {
         b'o' => make_socket(order),
         b'x' => execute(order),
         b'f' => return fork(order),
+        #[cfg(test)]
+        b'k' => return Done::Answer(call(order)),
+        #[cfg(test)]
+        b'r' => receive(order),
         _ => Err(Errno::INVAL),
     };
     Done::Answer(done.map_or_else(Errno::raw_os_error, |()| 0))
@@ -330,6 +384,48 @@ fn execute(order: &[u8; ORDER]) -> rustix::io::Result<()> {
     unsafe { libc::execve(path, arguments.as_ptr(), environment.as_ptr()) };
     // SAFETY: the number of this thread's last error, which the failed call has set.
     Err(Errno::from_raw_os_error(unsafe { *libc::__errno_location() }))
+}
+
+/// What the call came back with, or the error's number below 0.
+#[cfg(test)]
+fn call(order: &[u8; ORDER]) -> i32 {
+    let number = i32::from_ne_bytes([order[4], order[5], order[6], order[7]]);
+    let mut arguments = [0_u64; ARGUMENTS];
+    for (index, argument) in arguments.iter_mut().enumerate() {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&order[8 + index * 8..16 + index * 8]);
+        *argument = u64::from_ne_bytes(bytes);
+        if order[1] & 1 << index != 0 {
+            *argument = order.as_ptr().wrapping_add(PATH) as u64;
+        }
+    }
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: what the call may touch is this process's own, and the test that gives the order says which call.
+    let result = unsafe { libc::syscall(number.into(), a, b, c, d, e, f) };
+    if result >= 0 {
+        return i32::try_from(result).unwrap_or(i32::MAX);
+    }
+    // SAFETY: the number of this thread's last error, which the failed call has set.
+    unsafe { -*libc::__errno_location() }
+}
+
+#[cfg(test)]
+fn receive(order: &[u8; ORDER]) -> rustix::io::Result<()> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+    let number = i32::from_ne_bytes([order[4], order[5], order[6], order[7]]);
+    // SAFETY: whoever gave the order made it before this process was forked, and it is closed nowhere.
+    let socket = unsafe { BorrowedFd::borrow_raw(number) };
+    let (mut space, mut byte) = ([std::mem::MaybeUninit::uninit(); 64], [0; 1]);
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(socket, &mut [io::IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut found = false;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            found |= descriptors.count() > 0;
+        }
+    }
+    if found { Ok(()) } else { Err(Errno::PERM) }
 }
 
 fn fork(order: &[u8; ORDER]) -> Done {

@@ -7,6 +7,12 @@
 //! goes by the cgroup (for hooks with a socket, by the socket's, which is what a socket from outside gets around), and a host has room for ten.
 
 mod exec;
+mod files;
+mod kernel;
+mod network;
+mod owners;
+mod tasks;
+mod unix;
 
 use aya_ebpf::programs::LsmContext;
 use sentinel_ebpf_common::TaskMark;

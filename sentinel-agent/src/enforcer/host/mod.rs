@@ -5,6 +5,8 @@
 mod doors;
 mod exec;
 mod network;
+mod outwards;
+mod surface;
 mod survival;
 
 use std::fs::{DirBuilder, File};
@@ -21,7 +23,7 @@ use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_EXEC_REFUSED};
 use sentinel_engine::{Cidr, ExecRule, Grant, GrantSet, NetworkRule, Policy, Protocol, ScopeId};
 use sentinel_proto::SessionId;
 
-use super::puppet::{Deed, Ending, Puppet};
+use super::puppet::{Argument, Deed, Ending, Puppet};
 use super::testing::Folder;
 use super::{EbpfEnforcer, Enforcer as _, FirstImage, KernelRecord, Places, Tier, leftovers};
 use crate::clock::since_boot;
@@ -101,6 +103,32 @@ impl Host {
 
     fn is_lsm(&self) -> bool {
         self.tier == Tier::Lsm
+    }
+
+    /// What comes of a call that tier `lsm` refuses; elsewhere that comes of it.
+    fn refused(&self, elsewhere: i32) -> i32 {
+        if self.is_lsm() { -EPERM } else { elsewhere }
+    }
+
+    /// What was reported since the last look is of this operation and of this process alone, and something was; nothing at tier `kill`.
+    fn expect_only(&mut self, operation: u32, puppet: &Puppet) {
+        let records = self.records();
+        let fits = |record: &KernelRecord| record.operation == operation && record.tgid == puppet.pid();
+        assert!(records.iter().all(fits), "{records:?}");
+        assert_eq!(self.is_lsm(), !records.is_empty(), "{operation}");
+    }
+
+    /// Whether a child of a puppet is let execute; if so, it ends.
+    fn comes_through(&self, child: &Puppet, path: &str) -> bool {
+        let started = std::time::Instant::now();
+        while started.elapsed() < Duration::from_secs(10) {
+            child.send(Deed::Exec(Path::new(path))).unwrap();
+            match child.refusal().unwrap() {
+                Some(libc::ETXTBSY) => {}
+                refusal => return refusal.is_none(),
+            }
+        }
+        false
     }
 
     /// What becomes of a process that executes what it must not.
@@ -226,8 +254,27 @@ fn connect(puppet: &Puppet, to: SocketAddr) -> i32 {
 }
 
 fn execute(puppet: &Puppet, path: &str) -> Ending {
-    puppet.send(Deed::Exec(Path::new(path))).unwrap();
-    puppet.fate().unwrap()
+    let started = std::time::Instant::now();
+    loop {
+        puppet.send(Deed::Exec(Path::new(path))).unwrap();
+        match puppet.fate().unwrap() {
+            // Another test's fork had the file that was just written still open.
+            Ending::Refused(libc::ETXTBSY) if started.elapsed() < Duration::from_secs(10) => {}
+            fate => return fate,
+        }
+    }
+}
+
+/// What a system call came back with, or its error's number below 0.
+fn call(puppet: &Puppet, number: libc::c_long, arguments: &[Argument]) -> i32 {
+    call_with(puppet, number, arguments, &[])
+}
+
+/// As [`call`], with bytes that an argument points to.
+fn call_with(puppet: &Puppet, number: libc::c_long, arguments: &[Argument], bytes: &[u8]) -> i32 {
+    let mut all = [Argument::Number(0); 6];
+    all[..arguments.len()].copy_from_slice(arguments);
+    puppet.order(Deed::Call(number, all, bytes)).unwrap()
 }
 
 /// Waits, at most ten seconds.
