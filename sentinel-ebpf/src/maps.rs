@@ -1,9 +1,12 @@
 //! Every map: its key and value, who writes it, who reads it, what "full" means. None is an LRU: what is in a map stays until it is deleted.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
-use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Image, ImageRule, Scope, Session, TaskMark};
+use sentinel_ebpf_common::{
+    Connection, ConnectionKey, Endpoint, Image, ImageRule, Protected, Scope, Session, TaskMark,
+};
 
 use crate::report::{WINDOWS, Window};
 use crate::storage::SocketStorage;
@@ -42,6 +45,23 @@ pub(crate) static NETWORK_PREFIXES: LpmTrie<Endpoint, u64> = LpmTrie::with_max_e
 #[map]
 pub(crate) static EXEC: HashMap<Image, ImageRule> = HashMap::with_max_entries(16_384, 0);
 
+/// Tier `lsm`: socket file → the grants that open it. Written by the agent at a session's start. Full: the session doesn't start.
+#[map]
+pub(crate) static UNIX: HashMap<Image, u64> = HashMap::with_max_entries(16_384, 0);
+
+/// Tier `lsm`: folder below which files may be mapped as code → 1. Written by the agent at a session's start. Full: the session doesn't start.
+#[map]
+pub(crate) static LIBRARIES: HashMap<Image, u64> = HashMap::with_max_entries(16_384, 0);
+
+/// Tier `lsm`: file or folder that no session may change → 1. Written by the agent at its start. Full: the agent doesn't start.
+#[map]
+pub(crate) static PROTECTED: HashMap<Protected, u32> = HashMap::with_max_entries(256, 0);
+
+/// Tier `lsm`: which session has made or accepted a socket. Written where that happens, and by the agent for its own. It can't be stored: the
+/// socket is not made, or is nobody's.
+#[btf_map]
+pub(crate) static OWNERS: SkStorage<u32> = SkStorage::new();
+
 /// One slot: when the agent's driver was last alive. Written by the agent each second; 0 until then, which is stale.
 #[map]
 pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
@@ -60,8 +80,7 @@ pub(crate) static CONNECTIONS: HashMap<ConnectionKey, Connection> =
 /// Scope → how many slots of `CONNECTIONS` were given out under it. Written where the first packet leaves; read and deleted by the agent when doors
 /// shut. Full: the packet doesn't leave.
 #[map]
-pub(crate) static CONNECTION_COUNTS: HashMap<u64, u64> =
-    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static CONNECTION_COUNTS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Records for the agent. Full: the record is lost and counted, the refusal stands.
 #[map]

@@ -4,8 +4,8 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::programs::TracePointContext;
-use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_FORK, PATH_BYTES, Record};
 use sentinel_ebpf_common::SCOPE_CHAIN;
+use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_FORK, PATH_BYTES, Record};
 use sentinel_ebpf_common::verdict::Verdict;
 
 use crate::maps::{DROPS, RECORDS, THROTTLE};
@@ -61,6 +61,46 @@ pub(crate) struct Executed {
     pub(crate) ino: u64,
     pub(crate) rule_bits: u64,
     pub(crate) open_bits: u64,
+}
+
+/// What of a refusal at tier `lsm` is told.
+#[derive(Default)]
+pub(crate) struct Surface {
+    pub(crate) operation: u32,
+    /// What the record has in `port`.
+    pub(crate) number: u32,
+    /// What the record has in `protocol`.
+    pub(crate) detail: u32,
+    pub(crate) dev: u32,
+    pub(crate) ino: u64,
+    pub(crate) rule_bits: u64,
+    pub(crate) open_bits: u64,
+    /// Where a text of the kernel's for `path` is; 0 for none.
+    pub(crate) name: u64,
+}
+
+#[inline(never)]
+pub(crate) fn report_surface(session: u32, verdict: Verdict, audited: u32, surface: &Surface) {
+    let Some(mut entry) = begin(session, verdict, audited) else { return };
+    let record = filled(&mut entry);
+    record.operation = surface.operation;
+    record.port = surface.number;
+    record.protocol = surface.detail;
+    record.dev = surface.dev;
+    record.ino = surface.ino;
+    record.rule_bits = surface.rule_bits;
+    record.open_bits = surface.open_bits;
+    if surface.name != 0 {
+        // SAFETY: the helper writes at most so many bytes, and fails on a bad address; then the path stays empty.
+        unsafe {
+            bpf_probe_read_kernel_str(
+                record.path.as_mut_ptr().cast(),
+                PATH_BYTES as u32,
+                surface.name as *const _,
+            )
+        };
+    }
+    entry.submit(0);
 }
 
 #[inline(never)]

@@ -79,8 +79,7 @@ pub(crate) fn decide(ctx: &SockAddrContext, operation: Operation, target: &Targe
     }
 
     let protocol = target.of_rule(matches!(operation, Operation::Bind));
-    let (rule, hit) =
-        rule_bits(number, of_session.generation, protocol, &target.address, target.port, open);
+    let (rule, hit) = rule_bits(number, of_session.generation, protocol, &target.address, target.port, open);
     if hit != 0 {
         let scope = leased_by(&task, hit, of_session.generation, now);
         // SAFETY: as above.

@@ -57,6 +57,16 @@ pub(crate) fn current_mark() -> Option<TaskMark> {
     if mark_is_current(&mark, process_started()) { Some(mark) } else { None }
 }
 
+/// The mark of another task, whose process this is; none where it has none of its own.
+#[inline(always)]
+pub(crate) fn mark_of(task: u64, process: u32) -> Option<TaskMark> {
+    // SAFETY: as for the current one.
+    let mark = unsafe { TASKS.get(&process) }.copied()?;
+    let leader: u64 = member(task, offsets::task_group_leader())?;
+    let started: u64 = member(leader, offsets::task_start_boottime())?;
+    if mark_is_current(&mark, started) { Some(mark) } else { None }
+}
+
 /// The session whose cgroup the current task is in, or below; 0 for none. One lookup for each level that sessions' cgroups stand at: mostly one.
 #[inline(always)]
 pub(crate) fn session_of_cgroup() -> u32 {
@@ -73,6 +83,15 @@ pub(crate) fn session_of_cgroup() -> u32 {
         }
     }
     0
+}
+
+/// The current task's session, 0 for a task that is governed by none, and its mark. Without a mark of its own that is empty, and the
+/// cgroup tells the session. (An `Option` here leaves registers unset, which the verifier refuses.)
+#[inline(always)]
+pub(crate) fn governed() -> (u32, TaskMark) {
+    let mark = current_mark().unwrap_or_default();
+    let number = if mark.session != 0 { mark.session } else { session_of_cgroup() };
+    (number, mark)
 }
 
 /// What holds for a session; none: it is unknown, and nothing is open for it.

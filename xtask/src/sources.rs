@@ -22,9 +22,11 @@ fn hash_of_sources(folder: &std::path::Path) -> std::io::Result<String> {
 /// The files that the object is built from, sorted.
 fn sources(folder: &std::path::Path) -> std::io::Result<Vec<std::path::PathBuf>> {
     let mut files = vec![folder.join("Cargo.toml"), folder.join("Cargo.lock"), folder.join("common/Cargo.toml")];
-    for folder in [folder.join("src"), folder.join("common/src")] {
+    let mut folders = vec![folder.join("src"), folder.join("common/src")];
+    while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder)? {
-            files.push(entry?.path());
+            let entry = entry?;
+            if entry.file_type()?.is_dir() { folders.push(entry.path()) } else { files.push(entry.path()) }
         }
     }
     files.sort();

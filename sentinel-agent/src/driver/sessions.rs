@@ -154,7 +154,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         }
         let pidfd = pidfd.ok_or_else(|| NotStarted::failed("no pidfd came with the message"))?;
         let root = self.vouched(sender, &pidfd).map_err(NotStarted::failed)?;
-        let first = images::first_image(&start.program).map_err(NotStarted::failed)?;
+        let tier = self.enforcer.enforcement().tier;
+        let first = images::command_image(&start.program, tier).map_err(NotStarted::failed)?;
         let uid = start.uid.unwrap_or_else(|| FIRST_UID.saturating_add(session.0 % 65_536));
         let shown = start.name.as_ref().map_or_else(|| format!("s{session}"), ToString::to_string);
         let rules = Arc::new(loaded.policy);

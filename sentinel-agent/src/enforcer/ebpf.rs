@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::MapError;
 use aya::{Ebpf, EbpfLoader};
-use sentinel_ebpf_common::{GRANTS, Scope, TaskMark};
+use sentinel_ebpf_common::{GRANTS, OWNED_BY_AGENT, Protected, Scope, TaskMark};
 use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::SessionId;
 use sentinel_proto::examination::Examination;
@@ -25,12 +25,12 @@ use super::maps::{EXISTING, Maps, Records, with_causes};
 use super::object::OBJECT;
 use super::tracefs::with_tracefs;
 use super::{
-    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, leftovers,
-    preconditions, probe, records,
+    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, identities,
+    leftovers, lsm, mountinfo, places, preconditions, probe, records,
 };
 use crate::{clock, peer};
 
-/// Enforces at tier `kill`.
+/// Enforces at the best tier of this host.
 pub struct EbpfEnforcer {
     enforcement: Enforcement,
     places: Places,
@@ -42,6 +42,8 @@ pub struct EbpfEnforcer {
     /// Reports that were taken out of the ring buffer before their turn.
     taken: VecDeque<KernelRecord>,
     connections: Connections,
+    /// Keep the numbers of what is protected from being given to other files.
+    own: Vec<OwnedFd>,
 }
 
 impl EbpfEnforcer {
@@ -52,12 +54,30 @@ impl EbpfEnforcer {
     /// This host can't enforce, or it could not be proven. Nothing stays.
     pub fn start(places: &Places) -> Result<Self, EnforcerError> {
         preconditions::check()?;
+        let started = match lsm::is_active()? {
+            Ok(()) => Self::start_at(Tier::Lsm, places).or_else(|error| {
+                tracing::error!(
+                    %error,
+                    "this kernel asks BPF before it lets things happen, and can't be told what: forbidden images are killed and not \
+                     refused, and the rest of tier `lsm` is missing"
+                );
+                Self::start_at(Tier::Kill, places)
+            }),
+            Err(cause) => {
+                tracing::info!(%cause, "tier `lsm` is not to be had");
+                Self::start_at(Tier::Kill, places)
+            }
+        };
+        give_memory_back();
+        started
+    }
+
+    fn start_at(tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
         leftovers::remove(places)?;
-        let started = places.make().and_then(|()| Self::load(places)).and_then(|mut enforcer| {
+        let started = places.make().and_then(|()| Self::load(tier, places)).and_then(|mut enforcer| {
             enforcer.prove()?;
             Ok(enforcer)
         });
-        give_memory_back();
         if started.is_err()
             && let Err(error) = leftovers::remove(places)
         {
@@ -73,8 +93,15 @@ impl EbpfEnforcer {
     pub fn try_out(places: &Places) -> Result<Examination, EnforcerError> {
         preconditions::check()?;
         leftovers::remove(places)?;
-        let examined =
-            places.make().and_then(|()| Self::load(places)).and_then(|mut loaded| loaded.examine());
+        let at = |tier| places.make().and_then(|()| Self::load(tier, places)).and_then(|mut it| it.examine());
+        let examined = match lsm::is_active()? {
+            Ok(()) => at(Tier::Lsm).or_else(|error| {
+                tracing::error!(%error, "tier `lsm` is not to be had");
+                leftovers::remove(places)?;
+                at(Tier::Kill)
+            }),
+            Err(_none) => at(Tier::Kill),
+        };
         let removed = leftovers::remove(places);
         let examination = examined?;
         removed?;
@@ -93,7 +120,7 @@ impl EbpfEnforcer {
         }
         let hooks = Hooks::adopt(places)?;
         let (maps, records) = Maps::adopt(&places.pins)?;
-        let enforcement = Enforcement { tier: Tier::Kill, proven: false };
+        let enforcement = Enforcement { tier: Hooks::tier_of(places), proven: false };
         let mut enforcer = Self::of(enforcement, places, hooks, maps, records);
         // Before any heartbeat: what the dead agent had opened must not live on.
         for scope in enforcer.maps.scopes.keys(|_| true)? {
@@ -130,8 +157,8 @@ impl EbpfEnforcer {
         self.places.note_build(&build())
     }
 
-    fn load(places: &Places) -> Result<Self, EnforcerError> {
-        let layout = Layout::of_kernel()?;
+    fn load(tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
+        let layout = Layout::of_kernel(tier)?;
         let mut loader = EbpfLoader::new();
         // The object has no relocations against the kernel's description: no need to keep that in memory.
         loader.btf(None);
@@ -141,9 +168,9 @@ impl EbpfEnforcer {
             cause: with_causes(&cause),
             way_out: "run the agent as root on Linux 6.1 or newer, with enough locked memory".to_owned(),
         })?;
-        let hooks = with_tracefs(|| Hooks::attach(&mut ebpf, places))?;
+        let hooks = with_tracefs(|| Hooks::attach(&mut ebpf, tier, places))?;
         let (maps, records) = Maps::take(&mut ebpf, &places.pins)?;
-        let enforcement = Enforcement { tier: Tier::Kill, proven: false };
+        let enforcement = Enforcement { tier, proven: false };
         let mut enforcer = Self::of(enforcement, places, hooks, maps, records);
         let own = enforcer.places.session_level()?;
         enforcer.tell_level(own)?;
@@ -181,13 +208,49 @@ impl EbpfEnforcer {
     fn of(enforcement: Enforcement, places: &Places, hooks: Hooks, maps: Maps, records: Records) -> Self {
         let (sessions, bound, taken) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
         let (places, connections) = (places.clone(), Connections::new());
-        Self { enforcement, places, hooks, maps, records, sessions, bound, taken, connections }
+        Self {
+            enforcement,
+            places,
+            hooks,
+            maps,
+            records,
+            sessions,
+            bound,
+            taken,
+            connections,
+            own: Vec::new(),
+        }
     }
 
     /// Where its cgroups and pins are.
     #[must_use]
     pub fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Lets no session change what is at these paths or below, at tier `lsm`. A path with nothing at it is nothing to protect.
+    ///
+    /// # Errors
+    /// The kernel side can't be told.
+    pub fn keep_own(&mut self, paths: &[PathBuf]) -> Result<(), EnforcerError> {
+        let mounts = mountinfo::mounts()?;
+        for path in paths.iter().filter(|path| path.exists()) {
+            let found = identities::identity(path, &mounts)
+                .map_err(|cause| places::unavailable("protect", path, cause))?;
+            let key = Protected { ino: found.ino, dev: found.dev, reserved: 0 };
+            self.maps.protected.put(&key, &1, 0)?;
+            self.own.push(found.held);
+        }
+        Ok(())
+    }
+
+    /// Lets all sessions connect to this socket, which is the agent's own.
+    ///
+    /// # Errors
+    /// The kernel side can't be told.
+    pub fn let_connect(&mut self, socket: &OwnedFd) -> Result<(), EnforcerError> {
+        let owners = &mut self.maps.owners;
+        owners.map.insert(socket, OWNED_BY_AGENT, 0).map_err(owners.refused())
     }
 
     /// How often the kernel left one of the programs out, since the start. Above 0, something forbidden may have run.

@@ -8,15 +8,15 @@ use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
 
-use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd, ProgramInfo};
+use aya::{Btf, Ebpf};
 
 use sentinel_proto::examination;
 
 use super::maps::with_causes;
 use super::places::unavailable;
-use super::{EnforcerError, Places};
+use super::{EnforcerError, Places, Tier};
 
 /// Where a program is attached.
 #[derive(Clone, Copy, Debug)]
@@ -25,33 +25,96 @@ enum Point {
     Cgroup,
     /// A classic tracepoint, for the whole host.
     Tracepoint(&'static str, &'static str),
+    /// A hook of the kernel's security modules, for the whole host.
+    Lsm(&'static str),
 }
 
-const HOOKS: &[(&str, Point)] = &[
-    ("task_newtask", Point::Tracepoint("task", "task_newtask")),
-    ("process_free", Point::Tracepoint("sched", "sched_process_free")),
-    ("process_exec", Point::Tracepoint("sched", "sched_process_exec")),
+/// On which tiers a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum On {
+    Both,
+    /// At tier `lsm` the same is refused before it happens.
+    Kill,
+    Lsm,
+    /// At tier `lsm`, on kernels that have the hook; without it they lack what it guards, too.
+    LsmWhereKnown,
+}
+
+const HOOKS: &[(&str, On, Point)] = &[
+    ("task_newtask", On::Both, Point::Tracepoint("task", "task_newtask")),
+    ("process_free", On::Both, Point::Tracepoint("sched", "sched_process_free")),
+    ("process_exec", On::Kill, Point::Tracepoint("sched", "sched_process_exec")),
     // Before any socket can be made that they would judge.
-    ("egress", Point::Cgroup),
-    ("ingress", Point::Cgroup),
-    ("socket_create", Point::Cgroup),
-    ("socket_release", Point::Cgroup),
-    ("bind4", Point::Cgroup),
-    ("bind6", Point::Cgroup),
-    ("connect4", Point::Cgroup),
-    ("connect6", Point::Cgroup),
-    ("sendmsg4", Point::Cgroup),
-    ("sendmsg6", Point::Cgroup),
+    ("egress", On::Both, Point::Cgroup),
+    ("ingress", On::Both, Point::Cgroup),
+    ("socket_create", On::Both, Point::Cgroup),
+    ("socket_release", On::Both, Point::Cgroup),
+    ("bind4", On::Both, Point::Cgroup),
+    ("bind6", On::Both, Point::Cgroup),
+    ("connect4", On::Both, Point::Cgroup),
+    ("connect6", On::Both, Point::Cgroup),
+    ("sendmsg4", On::Both, Point::Cgroup),
+    ("sendmsg6", On::Both, Point::Cgroup),
+    ("bprm_check", On::Lsm, Point::Lsm("bprm_check_security")),
+    ("bprm_committed", On::Lsm, Point::Lsm("bprm_committed_creds")),
+    ("bprm_creds", On::Lsm, Point::Lsm("bprm_creds_from_file")),
+    ("socket_made", On::Lsm, Point::Lsm("socket_post_create")),
+    ("socket_accepted", On::Lsm, Point::Lsm("sock_graft")),
+    ("lsm_create", On::Lsm, Point::Lsm("socket_create")),
+    ("lsm_connect", On::Lsm, Point::Lsm("socket_connect")),
+    ("lsm_sendmsg", On::Lsm, Point::Lsm("socket_sendmsg")),
+    ("unix_connect", On::Lsm, Point::Lsm("unix_stream_connect")),
+    ("unix_send", On::Lsm, Point::Lsm("unix_may_send")),
+    ("ptrace_access", On::Lsm, Point::Lsm("ptrace_access_check")),
+    ("ptrace_traceme", On::Lsm, Point::Lsm("ptrace_traceme")),
+    ("task_kill", On::Lsm, Point::Lsm("task_kill")),
+    ("task_alloc", On::Lsm, Point::Lsm("task_alloc")),
+    ("bpf_call", On::Lsm, Point::Lsm("bpf")),
+    ("perf_event", On::Lsm, Point::Lsm("perf_event_open")),
+    ("kernel_load", On::Lsm, Point::Lsm("kernel_load_data")),
+    ("kernel_read", On::Lsm, Point::Lsm("kernel_read_file")),
+    ("sb_mount", On::Lsm, Point::Lsm("sb_mount")),
+    ("sb_umount", On::Lsm, Point::Lsm("sb_umount")),
+    ("sb_pivotroot", On::Lsm, Point::Lsm("sb_pivotroot")),
+    ("move_mount", On::Lsm, Point::Lsm("move_mount")),
+    ("userns_create", On::Lsm, Point::Lsm("userns_create")),
+    ("uring_creds", On::LsmWhereKnown, Point::Lsm("uring_override_creds")),
+    ("uring_sqpoll", On::LsmWhereKnown, Point::Lsm("uring_sqpoll")),
+    ("uring_cmd", On::LsmWhereKnown, Point::Lsm("uring_cmd")),
+    ("file_open", On::Lsm, Point::Lsm("file_open")),
+    ("file_receive", On::Lsm, Point::Lsm("file_receive")),
+    ("mmap_file", On::Lsm, Point::Lsm("mmap_file")),
+    ("file_mprotect", On::Lsm, Point::Lsm("file_mprotect")),
+    ("path_truncate", On::LsmWhereKnown, Point::Lsm("path_truncate")),
+    ("inode_create", On::Lsm, Point::Lsm("inode_create")),
+    ("inode_unlink", On::Lsm, Point::Lsm("inode_unlink")),
+    ("inode_symlink", On::Lsm, Point::Lsm("inode_symlink")),
+    ("inode_mkdir", On::Lsm, Point::Lsm("inode_mkdir")),
+    ("inode_rmdir", On::Lsm, Point::Lsm("inode_rmdir")),
+    ("inode_mknod", On::Lsm, Point::Lsm("inode_mknod")),
+    ("inode_link", On::Lsm, Point::Lsm("inode_link")),
+    ("inode_rename", On::Lsm, Point::Lsm("inode_rename")),
 ];
 
 /// Those that are attached to the sessions' parent, and to each bound cgroup.
 pub(super) fn cgroup_hooks() -> impl Iterator<Item = &'static str> {
-    HOOKS.iter().filter(|(_, point)| matches!(point, Point::Cgroup)).map(|(name, _)| *name)
+    HOOKS.iter().filter(|(_, _, point)| matches!(point, Point::Cgroup)).map(|(name, ..)| *name)
 }
 
 /// Where a program is pinned.
 pub(super) fn program_pin(places: &Places, name: &str) -> PathBuf {
     places.pins.join(format!("program_{name}"))
+}
+
+/// The hook whose pinned link tells the tier.
+const TELLS_LSM: &str = "bprm_check";
+
+fn hooks_of(tier: Tier) -> impl Iterator<Item = &'static (&'static str, On, Point)> {
+    HOOKS.iter().filter(move |(_, on, _)| match on {
+        On::Both => true,
+        On::Kill => tier == Tier::Kill,
+        On::Lsm | On::LsmWhereKnown => tier == Tier::Lsm,
+    })
 }
 
 /// The attached programs.
@@ -63,20 +126,31 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
-    /// Loads, attaches and pins all. To be called where a tracefs is mounted.
-    pub(super) fn attach(ebpf: &mut Ebpf, places: &Places) -> Result<Self, EnforcerError> {
+    /// Loads, attaches and pins all of a tier. To be called where a tracefs is mounted.
+    pub(super) fn attach(ebpf: &mut Ebpf, tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
         let cgroup =
             File::open(&places.cgroup).map_err(|cause| unavailable("open", &places.cgroup, cause))?;
         let (mut links, mut programs) = (Vec::new(), Vec::new());
-        for (name, point) in HOOKS {
-            let refused = |cause: &dyn std::error::Error| EnforcerError::Unavailable {
-                what: format!("cannot attach `{name}` ({point:?})"),
-                cause: with_causes(cause),
-                way_out:
-                    "run the agent as root on Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS"
-                        .to_owned(),
+        let refused = |name: &str, point: Point, cause: &dyn std::error::Error| EnforcerError::Unavailable {
+            what: format!("cannot attach `{name}` ({point:?})"),
+            cause: with_causes(cause),
+            way_out:
+                "run the agent as root on Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS"
+                    .to_owned(),
+        };
+        // The kernel's whole description: tens of megabytes, so only where a program needs it.
+        let kernel = (tier == Tier::Lsm).then(Btf::from_sys_fs).transpose();
+        let kernel = kernel.map_err(|cause| refused(TELLS_LSM, Point::Lsm("any"), &cause))?;
+        for (name, on, point) in hooks_of(tier) {
+            let refused = |cause: &dyn std::error::Error| refused(name, *point, cause);
+            let attached = match attach(ebpf, name, *point, &cgroup, kernel.as_ref()) {
+                Err(cause) if *on == On::LsmWhereKnown && is_unknown_hook(&*cause) => {
+                    tracing::info!(hook = name, "this kernel doesn't have what the hook guards");
+                    continue;
+                }
+                attached => attached,
             };
-            let (program, link) = attach(ebpf, name, *point, &cgroup).map_err(|cause| refused(&*cause))?;
+            let (program, link) = attached.map_err(|cause| refused(&*cause))?;
             let pin = places.pins.join(format!("link_{name}"));
             links.push(link.pin(&pin).map_err(|cause| refused(&cause))?);
             let pin = program_pin(places, name);
@@ -90,8 +164,11 @@ impl Hooks {
     /// Takes those over that an earlier agent has pinned: they never were off.
     pub(super) fn adopt(places: &Places) -> Result<Self, EnforcerError> {
         let (mut links, mut programs) = (Vec::new(), Vec::new());
-        for (name, _) in HOOKS {
+        for (name, on, _) in hooks_of(Self::tier_of(places)) {
             let pin = places.pins.join(format!("link_{name}"));
+            if *on == On::LsmWhereKnown && !pin.exists() {
+                continue;
+            }
             let link = PinnedLink::from_pin(&pin);
             links.push(link.map_err(|cause| unavailable("take over", &pin, with_causes(&cause)))?);
             let pin = program_pin(places, name);
@@ -100,6 +177,12 @@ impl Hooks {
                 .push((*name, program.map_err(|cause| unavailable("take over", &pin, with_causes(&cause)))?));
         }
         Ok(Self { _links: links, programs })
+    }
+
+    /// The tier of what an earlier agent has pinned.
+    pub(super) fn tier_of(places: &Places) -> Tier {
+        let is_lsm = places.pins.join(format!("link_{TELLS_LSM}")).exists();
+        if is_lsm { Tier::Lsm } else { Tier::Kill }
     }
 
     /// The enforcing programs, and what the kernel counted of each. A run that it left out because another ran on the same CPU may be a
@@ -144,6 +227,7 @@ fn attach(
     name: &str,
     point: Point,
     cgroup: &File,
+    kernel: Option<&Btf>,
 ) -> Result<(ProgramFd, FdLink), Box<dyn std::error::Error>> {
     let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     // A link on a cgroup stands beside those of others there and below, whatever they allow.
@@ -170,7 +254,20 @@ fn attach(
             let id = program.attach(category, event)?;
             program.take_link(id)?.try_into()?
         }
+        (Program::Lsm(program), Point::Lsm(hook)) => {
+            program.load(hook, kernel.ok_or(ProgramError::NotLoaded)?)?;
+            let id = program.attach()?;
+            program.take_link(id)?.into()
+        }
         _ => return Err(ProgramError::UnexpectedProgramType.into()),
     };
     Ok((program.fd()?.try_clone()?, link))
+}
+
+/// Whether the kernel has no hook of that name.
+fn is_unknown_hook(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(
+        cause.downcast_ref::<ProgramError>(),
+        Some(ProgramError::Btf(aya::BtfError::UnknownBtfTypeName { .. }))
+    )
 }

@@ -13,7 +13,7 @@ use rustix::ioctl::{Getter, ioctl, opcode};
 
 use super::mountinfo::{Mount, kernel_device, mounts};
 use super::walk::walk;
-use super::{FirstImage, Writer, executables};
+use super::{FirstImage, Tier, Writer, executables};
 
 /// `FS_IOC_GETVERSION`. Its number says `long`, but an `int` is written.
 const GET_VERSION: rustix::ioctl::Opcode = opcode::read::<std::ffi::c_long>(b'v', 1);
@@ -109,6 +109,24 @@ impl Image {
     pub(super) fn is_script(&self) -> bool {
         self.head.starts_with(b"#!")
     }
+}
+
+/// What a session's process may execute first, where its command is this file: at tier `lsm` the file itself, whose interpreters the kernel side
+/// lets follow; else what the kernel executes for it.
+///
+/// # Errors
+/// The file can't be told, so no session can be given its image.
+pub fn command_image(program: &Path, tier: Tier) -> Result<FirstImage, ImageError> {
+    let executed = first_image(program)?;
+    match tier {
+        Tier::Lsm => file_image(program),
+        Tier::Kill | Tier::None => Ok(executed),
+    }
+}
+
+/// The file at this path, whatever the kernel executes for it.
+pub(super) fn file_image(program: &Path) -> Result<FirstImage, ImageError> {
+    Ok(Image::open(program, &mounts()?)?.identity)
 }
 
 /// What the kernel will see executed where a session's command is this file: for a script, its interpreter.

@@ -2,8 +2,8 @@
 
 use aya::EbpfLoader;
 
-use super::EnforcerError;
 use super::btf::{Btf, BtfError};
+use super::{EnforcerError, Tier};
 
 /// A global of the object, and the structure and member whose offset it holds.
 const MEMBERS: &[(&str, &str, &str)] = &[
@@ -22,6 +22,39 @@ const MEMBERS: &[(&str, &str, &str)] = &[
     ("OFFSET_FREE_PID", "trace_event_raw_sched_process_template", "pid"),
 ];
 
+/// Those that the hooks of tier `lsm` read besides.
+const MEMBERS_LSM: &[(&str, &str, &str)] = &[
+    ("OFFSET_BPRM_FILE", "linux_binprm", "file"),
+    ("OFFSET_BPRM_FILENAME", "linux_binprm", "filename"),
+    ("OFFSET_BPRM_INTERP", "linux_binprm", "interp"),
+    ("OFFSET_BPRM_CRED", "linux_binprm", "cred"),
+    ("OFFSET_TASK_TGID", "task_struct", "tgid"),
+    ("OFFSET_TASK_CRED", "task_struct", "cred"),
+    ("OFFSET_CRED_EUID", "cred", "euid"),
+    ("OFFSET_CRED_EGID", "cred", "egid"),
+    ("OFFSET_CRED_PERMITTED", "cred", "cap_permitted"),
+    ("OFFSET_FILE_MODE", "file", "f_mode"),
+    ("OFFSET_FILE_PATH", "file", "f_path"),
+    ("OFFSET_PATH_DENTRY", "path", "dentry"),
+    ("OFFSET_DENTRY_PARENT", "dentry", "d_parent"),
+    ("OFFSET_DENTRY_INODE", "dentry", "d_inode"),
+    ("OFFSET_INODE_MODE", "inode", "i_mode"),
+    ("OFFSET_INODE_UID", "inode", "i_uid"),
+    ("OFFSET_INODE_GID", "inode", "i_gid"),
+    ("OFFSET_SB_MAGIC", "super_block", "s_magic"),
+    ("OFFSET_VMA_FILE", "vm_area_struct", "vm_file"),
+    ("OFFSET_SOCKET_SK", "socket", "sk"),
+    ("OFFSET_SOCK_FAMILY", "sock_common", "skc_family"),
+    ("OFFSET_SOCK_V4", "sock_common", "skc_daddr"),
+    ("OFFSET_SOCK_V6", "sock_common", "skc_v6_daddr"),
+    ("OFFSET_SOCK_PORT", "sock_common", "skc_dport"),
+    ("OFFSET_SOCK_PROTOCOL", "sock", "sk_protocol"),
+    ("OFFSET_UNIX_PATH", "unix_sock", "path"),
+    ("OFFSET_UNIX_ADDR", "unix_sock", "addr"),
+    ("OFFSET_ADDRESS_LENGTH", "unix_address", "len"),
+    ("OFFSET_ADDRESS_NAME", "unix_address", "name"),
+];
+
 /// What the hooks are told before they are loaded.
 #[derive(Debug)]
 pub(super) struct Layout {
@@ -29,11 +62,13 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Of the running kernel.
-    pub(super) fn of_kernel() -> Result<Self, EnforcerError> {
+    /// Of the running kernel, for this tier's hooks.
+    pub(super) fn of_kernel(tier: Tier) -> Result<Self, EnforcerError> {
+        let of_lsm = if tier == Tier::Lsm { MEMBERS_LSM } else { &[] };
         let offsets = Btf::of_kernel().and_then(|btf| {
             MEMBERS
                 .iter()
+                .chain(of_lsm)
                 .map(|(global, structure, member)| Ok((*global, btf.offset(structure, member)?)))
                 .collect()
         });

@@ -6,13 +6,15 @@
 use std::os::fd::OwnedFd;
 
 use aya::maps::lpm_trie::Key;
-use sentinel_ebpf_common::{Endpoint, Image, Session};
+use sentinel_ebpf_common::{BASELINE, Endpoint, Image, Session};
 use sentinel_engine::{GrantSet, Mode, Policy};
 use sentinel_proto::SessionId;
 
 use super::EnforcerError;
 use super::executables::Executables;
+use super::identities::identities;
 use super::maps::{Maps, NEW, done_or_gone};
+use super::mountinfo::mounts;
 use super::rules;
 
 /// The first version of a session's rules.
@@ -39,7 +41,9 @@ struct Rules {
     images: Vec<Image>,
     /// The grants whose connections outlive their actions.
     keep_alive: u64,
-    /// Keep the inodes of executables from being given to other files.
+    sockets: Vec<Image>,
+    libraries: Vec<Image>,
+    /// Keep the inodes of executables, sockets and library folders from being given to other files.
     _held: Vec<OwnedFd>,
 }
 
@@ -61,11 +65,14 @@ impl Rules {
             prefixes: Vec::new(),
             images: Vec::new(),
             keep_alive: keep_alive_of(policy),
+            sockets: Vec::new(),
+            libraries: Vec::new(),
             _held: Vec::new(),
         };
-        match rules.put(maps, &doors, &executables) {
+        let written = rules.put(maps, &doors, &executables).and_then(|()| rules.put_files(maps, policy));
+        match written {
             Ok(()) => {
-                rules._held = executables.held;
+                rules._held.extend(executables.held);
                 Ok(rules)
             }
             Err(cause) => {
@@ -104,22 +111,51 @@ impl Rules {
         Ok(())
     }
 
+    /// What the hooks of tier `lsm` ask for: sockets and library folders.
+    fn put_files(&mut self, maps: &mut Maps, policy: &Policy) -> Result<(), EnforcerError> {
+        if policy.unix_allow.is_empty() && policy.exec_libraries.is_empty() {
+            return Ok(());
+        }
+        let mounts = mounts()?;
+        let (session, generation) = (self.session.0, self.generation);
+        for socket in identities("enforcement.unix.allow", &policy.unix_allow, &mounts) {
+            let image = Image { session, generation, ino: socket.ino, dev: socket.dev, reserved: 0 };
+            self.sockets.push(image);
+            self._held.push(socket.held);
+            maps.unix.put(&image, &BASELINE, 0)?;
+        }
+        for folder in identities("enforcement.exec.libraries", &policy.exec_libraries, &mounts) {
+            let image = Image { session, generation, ino: folder.ino, dev: folder.dev, reserved: 0 };
+            self.libraries.push(image);
+            self._held.push(folder.held);
+            maps.libraries.put(&image, &BASELINE, 0)?;
+        }
+        Ok(())
+    }
+
     /// Removes what is there of another generation, before that is written.
     fn forget_generation(&mut self, maps: &mut Maps, generation: u32) -> Result<(), EnforcerError> {
         let (addresses, prefixes, images) = (&self.addresses, &self.prefixes, &self.images);
+        let of_it = |images: &[Image]| {
+            images.iter().filter(|key| key.generation == generation).copied().collect::<Vec<_>>()
+        };
         let stale = Self {
             session: self.session,
             generation,
             addresses: addresses.iter().filter(|key| key.generation == generation).copied().collect(),
             prefixes: prefixes.iter().filter(|(_, key)| key.generation == generation).copied().collect(),
-            images: images.iter().filter(|key| key.generation == generation).copied().collect(),
             keep_alive: 0,
+            images: of_it(images),
+            sockets: of_it(&self.sockets),
+            libraries: of_it(&self.libraries),
             _held: Vec::new(),
         };
         stale.remove(maps)?;
         self.addresses.retain(|key| key.generation != generation);
         self.prefixes.retain(|(_, key)| key.generation != generation);
-        self.images.retain(|key| key.generation != generation);
+        for images in [&mut self.images, &mut self.sockets, &mut self.libraries] {
+            images.retain(|key| key.generation != generation);
+        }
         Ok(())
     }
 
@@ -132,6 +168,8 @@ impl Rules {
             done_or_gone(removed).map_err(maps.prefixes.refused())
         }));
         results.extend(self.images.iter().map(|image| maps.exec.remove(image)));
+        results.extend(self.sockets.iter().map(|socket| maps.unix.remove(socket)));
+        results.extend(self.libraries.iter().map(|folder| maps.libraries.remove(folder)));
         results.into_iter().collect()
     }
 }
@@ -196,6 +234,8 @@ impl Loaded {
             images: maps.exec.keys(|key| key.session == id.0)?,
             // No door is opened by these: only by rules that were committed since.
             keep_alive: 0,
+            sockets: maps.unix.keys(|key| key.session == id.0)?,
+            libraries: maps.libraries.keys(|key| key.session == id.0)?,
             _held: Vec::new(),
         };
         Ok(Self { id, cgroup_id, value, rules, prepared: None })

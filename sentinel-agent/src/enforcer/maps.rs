@@ -7,9 +7,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use aya::{Ebpf, Pod};
-use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Image, ImageRule, Scope, Session, TaskMark};
+use sentinel_ebpf_common::{
+    Connection, ConnectionKey, Endpoint, Image, ImageRule, Protected, Scope, Session, TaskMark,
+};
 
 use super::EnforcerError;
 
@@ -23,6 +25,10 @@ const PINNED: &[&str] = &[
     "NETWORK",
     "NETWORK_PREFIXES",
     "EXEC",
+    "UNIX",
+    "LIBRARIES",
+    "PROTECTED",
+    "OWNERS",
     "HEARTBEAT",
     "SOCKETS",
     "CONNECTIONS",
@@ -51,6 +57,10 @@ pub(super) struct Maps {
     pub(super) network: Table<Endpoint, u64>,
     pub(super) prefixes: Named<LpmTrie<MapData, Endpoint, u64>>,
     pub(super) exec: Table<Image, ImageRule>,
+    pub(super) unix: Table<Image, u64>,
+    pub(super) libraries: Table<Image, u64>,
+    pub(super) protected: Table<Protected, u32>,
+    pub(super) owners: Named<SkStorage<MapData, u32>>,
     pub(super) heartbeat: Named<Array<MapData, u64>>,
     pub(super) connections: Table<ConnectionKey, Connection>,
     pub(super) connection_counts: Table<u64, u64>,
@@ -79,6 +89,7 @@ impl Maps {
                 "NETWORK_PREFIXES" => Map::LpmTrie(map),
                 "HEARTBEAT" | "SESSION_LEVELS" => Map::Array(map),
                 "DROPS" => Map::PerCpuArray(map),
+                "OWNERS" => Map::SkStorage(map),
                 "RECORDS" => Map::RingBuf(map),
                 _ => Map::HashMap(map),
             })
@@ -98,6 +109,10 @@ impl Maps {
             network: named("NETWORK", take("NETWORK")?)?,
             prefixes: named("NETWORK_PREFIXES", take("NETWORK_PREFIXES")?)?,
             exec: named("EXEC", take("EXEC")?)?,
+            unix: named("UNIX", take("UNIX")?)?,
+            libraries: named("LIBRARIES", take("LIBRARIES")?)?,
+            protected: named("PROTECTED", take("PROTECTED")?)?,
+            owners: named("OWNERS", take("OWNERS")?)?,
             heartbeat: named("HEARTBEAT", take("HEARTBEAT")?)?,
             connections: named("CONNECTIONS", take("CONNECTIONS")?)?,
             connection_counts: named("CONNECTION_COUNTS", take("CONNECTION_COUNTS")?)?,

@@ -11,10 +11,12 @@ mod executables;
 mod hooks;
 #[cfg(test)]
 mod host;
+mod identities;
 pub mod images;
 mod layout;
 pub mod leftovers;
 mod loaded;
+mod lsm;
 mod maps;
 mod mountinfo;
 mod object;
@@ -63,7 +65,7 @@ pub enum Tier {
     None,
     /// Network before the packet; a forbidden image is killed before its first instruction.
     Kill,
-    /// Everything is refused before it happens.
+    /// Network before the packet, exec before it happens, scripts included; and the rest of the kernel's surface.
     Lsm,
 }
 

@@ -8,14 +8,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use sentinel_ebpf_common::record::{OPERATION_CONNECT, OPERATION_EXEC};
+use sentinel_ebpf_common::record::{OPERATION_CONNECT, OPERATION_EXEC, OPERATION_EXEC_REFUSED};
 use sentinel_engine::{Cidr, ExecRule, NetworkRule, Policy, Protocol};
 use sentinel_proto::SessionId;
 use sentinel_proto::examination::{Hold, Proof, Row};
 
 use super::ebpf::EbpfEnforcer;
 use super::puppet::{Deed, Ending, Puppet};
-use super::{Enforcer as _, EnforcerError, FirstImage, uncovered};
+use super::{Enforcer as _, EnforcerError, FirstImage, Tier, uncovered};
 use crate::session::cgroup::SessionCgroup;
 
 /// What is executed: it does nothing, and every host has it.
@@ -67,16 +67,18 @@ pub(super) fn examine(enforcer: &mut EbpfEnforcer) -> Result<Vec<Row>, EnforcerE
         .zip(forbidden.answers.iter().zip(&allowed.answers))
         .map(|(trial, (forbidden, allowed))| row(trial, *forbidden, *allowed))
         .collect();
-    rows.push(exec_row(forbidden.exec, allowed.exec));
+    let tier = enforcer.enforcement().tier;
+    rows.push(exec_row(tier, forbidden.exec, allowed.exec));
     let told =
         |operation| own.iter().any(|record| record.session == FORBIDDEN.0 && record.operation == operation);
-    let is_told = told(OPERATION_CONNECT) && told(OPERATION_EXEC);
+    let is_told = told(OPERATION_CONNECT)
+        && told(if tier == Tier::Lsm { OPERATION_EXEC_REFUSED } else { OPERATION_EXEC });
     rows.push(Row {
         what: "a refusal that nobody hears of".to_owned(),
         hold: Hold::Detected,
         proof: if is_told { Proof::Tried } else { Proof::Failed("no report of a refusal came".to_owned()) },
     });
-    rows.extend(uncovered::rows(enforcer.enforcement().tier));
+    rows.extend(uncovered::rows(tier));
     enforcer.drain_records(&mut own, usize::MAX);
     // What is others' is told in its turn, as if it had come after.
     records.extend(own.into_iter().filter(|record| ![FORBIDDEN.0, ALLOWED.0].contains(&record.session)));
@@ -96,15 +98,19 @@ fn row(trial: &Trial, forbidden: i32, allowed: i32) -> Row {
     Row { what: trial.what.to_owned(), hold: Hold::DeniedBeforeExecution, proof }
 }
 
-fn exec_row(forbidden: Ending, allowed: Ending) -> Row {
-    let proof = if forbidden != Ending::Killed(SIGKILL) {
-        Proof::Failed(format!("{forbidden:?} instead of being killed where no rule names it"))
+fn exec_row(tier: Tier, forbidden: Ending, allowed: Ending) -> Row {
+    let (wanted, hold) = match tier {
+        Tier::Lsm => (Ending::Refused(Errno::PERM.raw_os_error()), Hold::DeniedBeforeExecution),
+        Tier::Kill | Tier::None => (Ending::Killed(SIGKILL), Hold::KilledBeforeFirstInstruction),
+    };
+    let proof = if forbidden != wanted {
+        Proof::Failed(format!("{forbidden:?} instead of {wanted:?} where no rule names it"))
     } else if allowed != Ending::Exited(0) {
         Proof::Failed(format!("{allowed:?} where a rule names it"))
     } else {
         Proof::Tried
     };
-    Row { what: "an exec of a file".to_owned(), hold: Hold::KilledBeforeFirstInstruction, proof }
+    Row { what: "an exec of a file".to_owned(), hold, proof }
 }
 
 /// Where the trials go to.
@@ -198,7 +204,7 @@ fn play(
         trials.iter().map(|trial| puppet.order(trial.deed).map_err(|cause| untried(trial.what, cause)));
     let answers = answers.collect::<Result<_, _>>()?;
     puppet.send(Deed::Exec(Path::new(PROGRAM))).map_err(|cause| untried("execute", cause))?;
-    let exec = puppet.ending().map_err(|cause| untried(&format!("execute `{PROGRAM}`"), cause))?;
+    let exec = puppet.fate().map_err(|cause| untried(&format!("execute `{PROGRAM}`"), cause))?;
     Ok(Outcome { answers, exec })
 }
 

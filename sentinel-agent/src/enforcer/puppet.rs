@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
 use rustix::net::{
-    AddressFamily, SendFlags, SocketFlags, SocketType, connect, sendto, socket_with, socketpair,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, sendto, socket_with,
+    socketpair,
 };
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
@@ -27,9 +28,9 @@ use rustix::process::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of an order.
-const ORDER: usize = 256;
+const ORDER: usize = 448;
 /// Where in an order the path begins.
-const PATH: usize = 32;
+const PATH: usize = 64;
 
 /// What it can try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +46,14 @@ pub(super) enum Deed<'a> {
     Socket(u8, u8, u8),
     /// `execve`, without arguments. There is an answer only where it failed.
     Exec(&'a Path),
+    /// Receives a descriptor by the socket with this number, and closes it again.
+    #[cfg(test)]
+    Receive(i32),
     /// `fork`: the child takes its orders by the descriptor with this number.
     Fork(i32),
     /// Any call, by its number. The answer is what the kernel returned, an error's number negative.
     #[cfg(test)]
-    Call(libc::c_long, [Argument<'a>; 4]),
+    Call(libc::c_long, &'a [Argument<'a>]),
 }
 
 /// What a call is given.
@@ -57,9 +61,11 @@ pub(super) enum Deed<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Argument<'a> {
     /// A number.
-    Number(i32),
+    Number(i64),
     /// The address of these bytes, and as the argument behind it their count.
     Bytes(&'a [u8]),
+    /// The address of these bytes.
+    Place(&'a [u8]),
 }
 
 impl Deed<'_> {
@@ -79,12 +85,17 @@ impl Deed<'_> {
                 let place = order.get_mut(PATH..PATH + bytes.len()).ok_or(io::ErrorKind::InvalidFilename)?;
                 place.copy_from_slice(bytes);
             }
+            #[cfg(test)]
+            Self::Receive(descriptor) => {
+                order[0] = b'r';
+                order[4..8].copy_from_slice(&descriptor.to_ne_bytes());
+            }
             Self::Fork(descriptor) => {
                 order[0] = b'f';
                 order[4..8].copy_from_slice(&descriptor.to_ne_bytes());
             }
             #[cfg(test)]
-            Self::Call(number, arguments) => put_call(&mut order, number, &arguments),
+            Self::Call(number, arguments) => put_call(&mut order, number, arguments),
         }
         Ok(order)
     }
@@ -119,10 +130,12 @@ fn put_call(order: &mut [u8; ORDER], number: libc::c_long, arguments: &[Argument
     let mut bytes_of = Vec::new();
     for argument in arguments {
         match *argument {
-            Argument::Number(number) => put(number.into(), false),
-            Argument::Bytes(bytes) => {
+            Argument::Number(number) => put(number, false),
+            Argument::Bytes(bytes) | Argument::Place(bytes) => {
                 put(i64::try_from(end).unwrap(), true);
-                put(i64::try_from(bytes.len()).unwrap(), false);
+                if matches!(argument, Argument::Bytes(_)) {
+                    put(i64::try_from(bytes.len()).unwrap(), false);
+                }
                 bytes_of.push((end, bytes));
                 end += bytes.len().next_multiple_of(8);
             }
@@ -157,6 +170,8 @@ type Spares = std::rc::Rc<std::cell::RefCell<Vec<(OwnedFd, OwnedFd)>>>;
 pub(super) enum Ending {
     Exited(i32),
     Killed(i32),
+    /// It goes on: what it was to execute was refused, with this error.
+    Refused(i32),
 }
 
 impl Puppet {
@@ -235,6 +250,25 @@ impl Puppet {
         ended.as_ref().and_then(ending).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
+    /// What came of an order to execute: its end, or that it was refused.
+    pub(super) fn fate(&self) -> io::Result<Ending> {
+        self.refusal()?.map_or_else(|| self.ending(), |errno| Ok(Ending::Refused(errno)))
+    }
+
+    /// Why an order to execute was refused; none where the image was replaced, and has ended.
+    pub(super) fn refusal(&self) -> io::Result<Option<i32>> {
+        // Its end of the channel goes with its old image; but others that were forked meanwhile may have it too.
+        if !wait_for_one(&[self.orders.as_fd(), self.pidfd.as_fd()])? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut answer = [0; 4];
+        match recv(&self.orders, &mut answer, RecvFlags::DONTWAIT) {
+            Ok((4, _)) => Ok(Some(i32::from_ne_bytes(answer))),
+            Ok(_) | Err(Errno::CONNRESET | Errno::AGAIN) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Whether it is there still.
     #[cfg(test)]
     pub(super) fn is_alive(&self) -> bool {
@@ -267,6 +301,10 @@ fn pidfd(pid: u32) -> io::Result<OwnedFd> {
 }
 
 fn wait_for(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+    wait_for_one(&[descriptor])
+}
+
+fn wait_for_one(descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -274,7 +312,10 @@ fn wait_for(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
             tv_nsec: left.subsec_nanos().into(),
         };
-        let mut wanted = [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)];
+        let mut wanted: Vec<PollFd<'_>> = descriptors
+            .iter()
+            .map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
+            .collect();
         match poll(&mut wanted, Some(&left)) {
             Ok(ready) => return Ok(ready > 0),
             Err(Errno::INTR) => {}
@@ -325,6 +366,8 @@ fn obey(order: &[u8; ORDER]) -> Done {
         b'f' => return fork(order),
         #[cfg(test)]
         b'y' => return Done::Answer(call(order)),
+        #[cfg(test)]
+        b'r' => receive(order),
         _ => Err(Errno::INVAL),
     };
     Done::Answer(done.map_or_else(Errno::raw_os_error, |()| 0))
@@ -392,6 +435,25 @@ fn call(order: &[u8; ORDER]) -> i32 {
     }
     // SAFETY: the number of this thread's last error, which the failed call has set.
     -unsafe { *libc::__errno_location() }
+}
+
+#[cfg(test)]
+fn receive(order: &[u8; ORDER]) -> rustix::io::Result<()> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+    let number = i32::from_ne_bytes([order[4], order[5], order[6], order[7]]);
+    // SAFETY: whoever gave the order made it before this process was forked, and it is closed nowhere.
+    let socket = unsafe { BorrowedFd::borrow_raw(number) };
+    let (mut space, mut byte) = ([std::mem::MaybeUninit::uninit(); 64], [0; 1]);
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(socket, &mut [io::IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut found = false;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            found |= descriptors.count() > 0;
+        }
+    }
+    if found { Ok(()) } else { Err(Errno::PERM) }
 }
 
 fn fork(order: &[u8; ORDER]) -> Done {

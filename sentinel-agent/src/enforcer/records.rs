@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 
 use sentinel_ebpf_common::BASELINE;
 use sentinel_ebpf_common::record::{
-    OPERATION_BIND, OPERATION_CONNECT, OPERATION_EGRESS, OPERATION_EXEC, OPERATION_FORK, OPERATION_INBOUND,
-    OPERATION_SENDMSG, OPERATION_SOCKET,
+    OPERATION_BIND, OPERATION_BPF, OPERATION_CONNECT, OPERATION_EGRESS, OPERATION_EXEC,
+    OPERATION_EXEC_REFUSED, OPERATION_FORK, OPERATION_INBOUND, OPERATION_MAP, OPERATION_MODULE,
+    OPERATION_MOUNT, OPERATION_NAMESPACE, OPERATION_PERF, OPERATION_PRIVILEGE, OPERATION_RECEIVE,
+    OPERATION_SEND, OPERATION_SENDMSG, OPERATION_SIGNAL, OPERATION_SOCKET, OPERATION_TRACE, OPERATION_UNIX,
+    OPERATION_URING, OPERATION_WRITE,
 };
 use sentinel_ebpf_common::verdict::Verdict;
 use sentinel_engine::{Attempt, Policy};
@@ -44,7 +47,8 @@ pub struct Circumstances<'a> {
 /// Whether a record's path depends on the folder of whoever gave it.
 #[must_use]
 pub fn is_relative(record: &KernelRecord) -> bool {
-    record.operation == OPERATION_EXEC && !matches!(record.path.first(), Some(0 | b'/') | None)
+    matches!(record.operation, OPERATION_EXEC | OPERATION_EXEC_REFUSED)
+        && !matches!(record.path.first(), Some(0 | b'/') | None)
 }
 
 /// What was tried, why it was refused, and what in the policy would allow it.
@@ -58,12 +62,15 @@ pub fn describe(record: &KernelRecord, around: &Circumstances<'_>) -> Attempt {
             let KernelRecord { family, port: kind, protocol, .. } = record;
             ("socket", format!("family {family} type {kind} protocol {protocol}"), None)
         }
-        OPERATION_EXEC => ("exec", exec_target(record), exec_entry(record, around)),
+        OPERATION_EXEC | OPERATION_EXEC_REFUSED => ("exec", exec_target(record), exec_entry(record, around)),
         OPERATION_EGRESS => ("egress", packet_target(record), network_entry(record)),
         OPERATION_BIND => ("bind", network_target(record), listen_entry(record)),
         OPERATION_INBOUND => ("inbound", packet_target(record), listen_entry(record)),
         OPERATION_FORK => ("fork", "a child whose mark could not be stored".to_owned(), None),
-        unknown => ("unknown", format!("operation {unknown}"), None),
+        operation => match surface(operation, record) {
+            Some((operation, target)) => (operation, target, None),
+            None => ("unknown", format!("operation {operation}"), None),
+        },
     };
     let entry = entry.filter(|_| matches!(verdict, Some(Verdict::NoRule | Verdict::DoorClosed)));
     Attempt {
@@ -83,6 +90,40 @@ fn process(record: &KernelRecord) -> String {
     match record.operation {
         OPERATION_EGRESS | OPERATION_INBOUND => "(a packet)".to_owned(),
         _ => printable(&String::from_utf8_lossy(until_nul(&record.comm))),
+    }
+}
+
+/// What was tried where no rule decides, or none that can be suggested.
+fn surface(operation: u32, record: &KernelRecord) -> Option<(&'static str, String)> {
+    let KernelRecord { port: number, protocol: detail, .. } = record;
+    let file = || format!("inode {} on device {}", record.ino, device(record.dev));
+    Some(match operation {
+        OPERATION_UNIX => ("unix", unix_target(record)),
+        OPERATION_TRACE => ("trace", format!("process {number}")),
+        OPERATION_SIGNAL => ("signal", format!("signal {detail} to process {number}")),
+        OPERATION_RECEIVE => ("receive", "a socket from outside".to_owned()),
+        OPERATION_WRITE => ("write", file()),
+        OPERATION_MAP => ("map", format!("{} as code", file())),
+        OPERATION_BPF => ("bpf", format!("command {number}")),
+        OPERATION_PERF => ("perf", "a performance event".to_owned()),
+        OPERATION_MODULE => ("load", format!("code or data of kind {number} into the kernel")),
+        OPERATION_MOUNT => ("mount", "a change of what is mounted".to_owned()),
+        OPERATION_NAMESPACE => {
+            ("namespace", format!("other namespaces or another cgroup (clone flags {number:#x})"))
+        }
+        OPERATION_PRIVILEGE => ("privilege", "a program that gives more rights".to_owned()),
+        OPERATION_URING => ("io_uring", "a ring that works outside of its process".to_owned()),
+        OPERATION_SEND => ("send", network_target(record)),
+        _ => return None,
+    })
+}
+
+fn unix_target(record: &KernelRecord) -> String {
+    let name = printable(&String::from_utf8_lossy(until_nul(&record.path)));
+    match (name.is_empty(), record.port) {
+        (true, _) => "a socket without a name".to_owned(),
+        (false, 0) => name,
+        (false, _) => format!("@{name}"),
     }
 }
 

@@ -37,7 +37,7 @@ pub const GRANTS: usize = 64;
 pub struct TaskMark {
     /// Its session; never 0.
     pub session: u32,
-    /// [`TaskMark::FIRST_EXEC`] or nothing.
+    /// The flags below, or nothing.
     pub flags: u32,
     /// When the mark was made.
     pub marked_at: u64,
@@ -56,6 +56,8 @@ impl TaskMark {
     pub const FIRST_EXEC: u32 = 1;
     /// `first_generation` is known and must match.
     pub const FIRST_GENERATION_KNOWN: u32 = 2;
+    /// Tier `lsm`: the process is executing its first file, whose interpreters may follow; cleared when the exec can fail no more.
+    pub const FIRST_RUNS: u32 = 4;
 }
 
 /// Map `SESSIONS`: what holds for a session as a whole. Key: the session (u32).
@@ -150,6 +152,21 @@ pub struct ImageRule {
     pub generation_known: u32,
 }
 
+/// Key of map `PROTECTED`: a file or folder that no session may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Protected {
+    /// The inode.
+    pub ino: u64,
+    /// The device as the kernel numbers it.
+    pub dev: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Owner in socket storage `OWNERS` of a socket that every session may connect to: the agent's own.
+pub const OWNED_BY_AGENT: u32 = u32::MAX;
+
 /// Socket storage `SOCKETS`: whose a socket is, and what lets its packets leave. An accepted socket has its listener's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -234,6 +251,7 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 28 && offset_of!(Endpoint, address) == 12);
     assert!(size_of::<Image>() == 24 && offset_of!(Image, dev) == 16);
     assert!(size_of::<ImageRule>() == 16);
+    assert!(size_of::<Protected>() == 16);
     assert!(size_of::<SocketMark>() == 64 && offset_of!(SocketMark, flags) == 56);
     assert!(size_of::<ConnectionKey>() == 16);
     assert!(size_of::<Connection>() == 72 && offset_of!(Connection, generation) == 56);
@@ -242,7 +260,8 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Connection, ConnectionKey, Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark,
+        Connection, ConnectionKey, Endpoint, Image, ImageRule, Protected, Scope, Session, SocketMark,
+        TaskMark,
     };
 
     macro_rules! pod {
@@ -254,5 +273,16 @@ mod pod {
         };
     }
 
-    pod!(Connection, ConnectionKey, Endpoint, Image, ImageRule, Scope, Session, SocketMark, TaskMark);
+    pod!(
+        Connection,
+        ConnectionKey,
+        Endpoint,
+        Image,
+        ImageRule,
+        Protected,
+        Scope,
+        Session,
+        SocketMark,
+        TaskMark
+    );
 }

@@ -74,6 +74,39 @@ pub const OPERATION_BIND: u32 = 17;
 /// A connection or datagram that comes to a socket that nothing lets listen.
 pub const OPERATION_INBOUND: u32 = 18;
 
+// At tier `lsm`. What is done by the kernel's own number of a thing has it in `port`.
+
+/// An exec that was refused before it happened.
+pub const OPERATION_EXEC_REFUSED: u32 = 32;
+/// A connect or datagram to a unix socket; `path` is its name, an abstract one behind an `@`.
+pub const OPERATION_UNIX: u32 = 33;
+/// Looking into or tracing a process outside; `port` is its pid.
+pub const OPERATION_TRACE: u32 = 34;
+/// A signal to a process outside; `port` is its pid, `protocol` the signal.
+pub const OPERATION_SIGNAL: u32 = 35;
+/// A socket that was handed over from outside.
+pub const OPERATION_RECEIVE: u32 = 36;
+/// A write to, or a new name in, a file system or folder that is the kernel's or the agent's; `dev` and `ino` are the file.
+pub const OPERATION_WRITE: u32 = 37;
+/// Mapping a file as code.
+pub const OPERATION_MAP: u32 = 38;
+/// `bpf(2)`; `port` is the command.
+pub const OPERATION_BPF: u32 = 39;
+/// `perf_event_open(2)`.
+pub const OPERATION_PERF: u32 = 40;
+/// Loading code or data into the kernel; `port` is what.
+pub const OPERATION_MODULE: u32 = 41;
+/// Changing what is mounted.
+pub const OPERATION_MOUNT: u32 = 42;
+/// A new namespace, or a child in another cgroup; `port` is the low half of clone's flags.
+pub const OPERATION_NAMESPACE: u32 = 43;
+/// An exec that would give more rights.
+pub const OPERATION_PRIVILEGE: u32 = 44;
+/// io_uring with another's credentials, a kernel thread, or a device's own commands.
+pub const OPERATION_URING: u32 = 45;
+/// Sending by, or connecting, a socket that isn't the session's, or one whose door has closed.
+pub const OPERATION_SEND: u32 = 46;
+
 const _: () = assert!(size_of::<Record>() == 168 + PATH_BYTES);
 
 // SAFETY: repr(C), integers only, without padding (its size is the sum of its fields'): any bytes are a value.

@@ -11,12 +11,12 @@
 
 use std::path::PathBuf;
 
-use sentinel_proto::SessionName;
+use sentinel_proto::{SessionName, is_visible};
 
 use crate::field::{Document, Field};
 use crate::lower::path::{PathKind, absolute, path_shape};
 use crate::problem::{Complaint, Findings, Problems, Warnings};
-use crate::quoted::{Quoted, is_visible};
+use crate::quoted::Quoted;
 use crate::scalar::choice;
 use crate::shape::{Key, Keys, Needed, Shape, Text};
 use crate::{build, source};

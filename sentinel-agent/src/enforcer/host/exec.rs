@@ -1,26 +1,24 @@
-//! Exec: a forbidden image dies before its first instruction.
+//! Exec: a forbidden image is refused at tier `lsm`, and at tier `kill` dies before its first instruction.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use sentinel_ebpf_common::record::OPERATION_EXEC;
-
 use super::*;
-use crate::enforcer::images::first_image;
+use crate::enforcer::images::{command_image, file_image, first_image};
 
 #[test]
-fn an_image_without_a_rule_is_killed_and_one_with_a_rule_runs() {
+fn an_image_without_a_rule_is_denied_and_one_with_a_rule_runs() {
     let mut host = Host::new();
     let session = host.session(1, &policy(vec![programs(&[TRUE])]));
     let allowed = host.puppet(&session);
     assert_eq!(execute(&allowed, TRUE), RAN);
     let forbidden = host.puppet(&session);
-    assert_eq!(execute(&forbidden, FALSE), KILLED);
+    assert_eq!(execute(&forbidden, FALSE), host.denied());
     let outside = Puppet::start().unwrap();
     assert_eq!(execute(&outside, FALSE), Ending::Exited(1), "outside, it runs");
     let records = host.records();
     assert_eq!(records.len(), 1);
-    assert_eq!((records[0].operation, records[0].tgid), (OPERATION_EXEC, forbidden.pid()));
+    assert_eq!((records[0].operation, records[0].tgid), (host.denied_exec(), forbidden.pid()));
     assert!(records[0].path.starts_with(b"/bin/false\0"));
 }
 
@@ -34,7 +32,7 @@ fn another_path_to_a_forbidden_file_is_forbidden_and_to_an_allowed_one_allowed()
     let session = host.session(1, &policy(vec![programs(&[TRUE])]));
     let (one, two) = (host.puppet(&session), host.puppet(&session));
     assert_eq!(execute(&one, good.to_str().unwrap()), RAN);
-    assert_eq!(execute(&two, bad.to_str().unwrap()), KILLED);
+    assert_eq!(execute(&two, bad.to_str().unwrap()), host.denied());
 }
 
 #[test]
@@ -45,7 +43,7 @@ fn a_copy_of_an_allowed_file_is_another_file() {
     fs::copy(TRUE, &copy).unwrap();
     let session = host.session(1, &policy(vec![programs(&[TRUE])]));
     let puppet = host.puppet(&session);
-    assert_eq!(execute(&puppet, copy.to_str().unwrap()), KILLED);
+    assert_eq!(execute(&puppet, copy.to_str().unwrap()), host.denied());
 }
 
 #[test]
@@ -56,30 +54,73 @@ fn the_first_image_is_allowed_once_and_only_it() {
     let command = host.puppet_with(&session, first);
     assert_eq!(execute(&command, TRUE), RAN);
     let other = host.puppet_with(&session, first);
-    assert_eq!(execute(&other, FALSE), KILLED);
+    assert_eq!(execute(&other, FALSE), host.denied());
     let parent = host.puppet_with(&session, first);
     let child = parent.fork().unwrap();
-    child.send(Deed::Exec(TRUE.as_ref())).unwrap();
-    wait_until("the child is killed: the right is not inherited", || !child.is_alive());
+    assert!(host.is_denied(&child, TRUE), "the right is not inherited");
     assert!(host.records().iter().any(|record| record.tgid == child.pid()));
 }
 
+fn script(folder: &Folder, name: &str, interpreter: &str) -> String {
+    let path = folder.path().join(name);
+    fs::write(&path, format!("#!{interpreter}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 #[test]
-fn a_script_is_judged_by_its_interpreter() {
+fn a_script_needs_its_interpreter_allowed_and_at_tier_lsm_itself_too() {
     let mut host = Host::new();
     let folder = Folder::new("exec-script");
-    let script = |name: &str, interpreter: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, format!("#!{interpreter}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (good, bad) = (script("good", TRUE), script("bad", FALSE));
-    let session = host.session(1, &policy(vec![programs(&[TRUE])]));
-    let (one, two) = (host.puppet(&session), host.puppet(&session));
-    assert_eq!((execute(&one, &good), execute(&two, &bad)), (RAN, KILLED));
-    let command = host.puppet_with(&session, first_image(bad.as_ref()).unwrap());
-    assert_eq!(execute(&command, &bad), Ending::Exited(1), "as the session's command it runs");
+    let (listed, unlisted) = (script(&folder, "listed", TRUE), script(&folder, "unlisted", TRUE));
+    let bad = script(&folder, "bad", FALSE);
+    let session = host.session(1, &policy(vec![programs(&[TRUE, &listed])]));
+    let (one, two, three) = (host.puppet(&session), host.puppet(&session), host.puppet(&session));
+    assert_eq!((execute(&one, &listed), execute(&two, &bad)), (RAN, host.denied()));
+    let by_interpreter = if host.is_lsm() { host.denied() } else { RAN };
+    assert_eq!(execute(&three, &unlisted), by_interpreter);
+}
+
+#[test]
+fn a_session_may_execute_its_command_though_it_is_a_script_and_only_once() {
+    let mut host = Host::new();
+    let folder = Folder::new("exec-command-script");
+    // A script whose interpreter is a script, whose interpreter is the command's image.
+    let inner = script(&folder, "inner", FALSE);
+    let outer = script(&folder, "outer", &inner);
+    let session = host.session(1, &policy(vec![Grant::default()]));
+    let first = command_image(outer.as_ref(), host.tier).unwrap();
+    let command = host.puppet_with(&session, first);
+    assert_eq!(execute(&command, &outer), Ending::Exited(1));
+    let other = host.puppet_with(&session, first);
+    assert_eq!(execute(&other, TRUE), host.denied());
+    if host.is_lsm() {
+        // One that was refused lives on, and has had its turn.
+        assert_eq!(execute(&other, &outer), host.denied());
+        let other = host.puppet_with(&session, first);
+        assert_eq!(execute(&other, &inner), host.denied(), "an interpreter by itself");
+    }
+}
+
+#[test]
+fn what_an_exec_that_failed_was_allowed_is_allowed_to_no_other() {
+    let mut host = Host::new();
+    if !host.is_lsm() {
+        // At tier `kill` an exec that fails is not seen, and the right stays for the one that doesn't.
+        let session = host.session(1, &policy(vec![Grant::default()]));
+        let command = host.puppet_with(&session, first_image(TRUE.as_ref()).unwrap());
+        assert_eq!(execute(&command, "/nonexistent"), Ending::Refused(libc::ENOENT));
+        assert_eq!(execute(&command, TRUE), RAN);
+        return;
+    }
+    let folder = Folder::new("exec-failed");
+    let broken = script(&folder, "broken", "/nonexistent");
+    let session = host.session(1, &policy(vec![Grant::default()]));
+    let command = host.puppet_with(&session, file_image(broken.as_ref()).unwrap());
+    assert_eq!(execute(&command, &broken), Ending::Refused(libc::ENOENT));
+    assert_eq!(execute(&command, TRUE), host.denied());
+    let script_of_false = script(&folder, "other", FALSE);
+    assert_eq!(execute(&command, &script_of_false), host.denied());
 }
 
 #[test]
@@ -89,7 +130,7 @@ fn a_process_in_the_cgroup_without_a_mark_has_the_baseline_only() {
     let (one, two) = (Puppet::start().unwrap(), Puppet::start().unwrap());
     session.cgroup.add(one.pid()).unwrap();
     session.cgroup.add(two.pid()).unwrap();
-    assert_eq!((execute(&one, TRUE), execute(&two, FALSE)), (RAN, KILLED));
+    assert_eq!((execute(&one, TRUE), execute(&two, FALSE)), (RAN, host.denied()));
 }
 
 #[test]
@@ -102,7 +143,7 @@ fn an_executable_of_a_grant_runs_while_it_is_open() {
     wait_until("it has run", || !opened.is_alive());
     assert!(host.records().is_empty());
     let closed = host.puppet(&session);
-    assert_eq!(execute(&closed, TRUE), KILLED);
+    assert_eq!(execute(&closed, TRUE), host.denied());
 }
 
 #[test]
@@ -115,7 +156,7 @@ fn none_of_many_at_once_runs() {
         forbidden.send(Deed::Exec(FALSE.as_ref())).unwrap();
         allowed.send(Deed::Exec(TRUE.as_ref())).unwrap();
     }
-    assert!(forbidden.iter().all(|puppet| puppet.ending().unwrap() == KILLED));
-    assert!(allowed.iter().all(|puppet| puppet.ending().unwrap() == RAN));
+    assert!(forbidden.iter().all(|puppet| puppet.fate().unwrap() == host.denied()));
+    assert!(allowed.iter().all(|puppet| puppet.fate().unwrap() == RAN));
     assert_eq!(host.enforcer().missed_runs().unwrap(), 0, "no program was left out");
 }

@@ -7,7 +7,9 @@ mod egress;
 mod exec;
 mod inbound;
 mod network;
+mod outwards;
 mod sockets;
+mod surface;
 mod survival;
 
 use std::fs::{DirBuilder, File};
@@ -20,12 +22,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_EXEC_REFUSED};
 use sentinel_engine::{Cidr, ExecRule, Grant, GrantSet, NetworkRule, Opening, Policy, Protocol, ScopeId};
 use sentinel_proto::SessionId;
 
-use super::puppet::{Deed, Ending, Puppet};
+use super::puppet::{Argument, Deed, Ending, Puppet};
 use super::testing::Folder;
-use super::{EbpfEnforcer, Enforcer as _, FirstImage, KernelRecord, Places, leftovers};
+use super::{EbpfEnforcer, Enforcer as _, FirstImage, KernelRecord, Places, Tier, leftovers};
 use crate::clock::since_boot;
 use crate::session::cgroup::SessionCgroup;
 
@@ -42,6 +45,7 @@ const FALSE: &str = "/bin/false";
 struct Host {
     enforcer: Option<EbpfEnforcer>,
     places: Places,
+    tier: Tier,
     launchers: Vec<Puppet>,
     _runtime: Folder,
     _claim: Claim,
@@ -83,8 +87,14 @@ impl Host {
         let runtime = Folder::new(&name);
         let places = Places::find(runtime.path(), &name).unwrap();
         let claim = Claim::new(&name, runtime.path());
-        let mut host =
-            Self { enforcer: None, places, launchers: Vec::new(), _runtime: runtime, _claim: claim };
+        let mut host = Self {
+            enforcer: None,
+            places,
+            tier: Tier::None,
+            launchers: Vec::new(),
+            _runtime: runtime,
+            _claim: claim,
+        };
         host.restart();
         host
     }
@@ -92,7 +102,62 @@ impl Host {
     fn restart(&mut self) {
         let mut enforcer = EbpfEnforcer::start(&self.places).unwrap_or_else(|error| panic!("{error}"));
         enforcer.beat(since_boot()).unwrap();
+        // What the test's kernel was started for must be what is found there.
+        if let Some(wanted) = std::env::var_os("SENTINEL_VM_TIER") {
+            assert_eq!(wanted, enforcer.enforcement().tier.as_str());
+        }
+        self.tier = enforcer.enforcement().tier;
         self.enforcer = Some(enforcer);
+    }
+
+    fn is_lsm(&self) -> bool {
+        self.tier == Tier::Lsm
+    }
+
+    /// What comes of a call that tier `lsm` refuses; elsewhere that comes of it.
+    fn refused(&self, elsewhere: i32) -> i32 {
+        if self.is_lsm() { -EPERM } else { elsewhere }
+    }
+
+    /// What was reported since the last look is of this operation and of this process alone, and something was; nothing at tier `kill`.
+    fn expect_only(&mut self, operation: u32, puppet: &Puppet) {
+        let records = self.records();
+        let fits = |record: &KernelRecord| record.operation == operation && record.tgid == puppet.pid();
+        assert!(records.iter().all(fits), "{records:?}");
+        assert_eq!(self.is_lsm(), !records.is_empty(), "{operation}");
+    }
+
+    /// Whether a child of a puppet is let execute; if so, it ends.
+    fn comes_through(&self, child: &Puppet, path: &str) -> bool {
+        let started = std::time::Instant::now();
+        while started.elapsed() < Duration::from_secs(10) {
+            child.send(Deed::Exec(Path::new(path))).unwrap();
+            match child.refusal().unwrap() {
+                Some(libc::ETXTBSY) => {}
+                refusal => return refusal.is_none(),
+            }
+        }
+        false
+    }
+
+    /// What becomes of a process that executes what it must not.
+    fn denied(&self) -> Ending {
+        if self.is_lsm() { Ending::Refused(EPERM) } else { KILLED }
+    }
+
+    /// As which operation a denied exec is reported.
+    fn denied_exec(&self) -> u32 {
+        if self.is_lsm() { OPERATION_EXEC_REFUSED } else { OPERATION_EXEC }
+    }
+
+    /// Has a child of a puppet execute what it must not.
+    fn is_denied(&self, child: &Puppet, path: &str) -> bool {
+        child.send(Deed::Exec(Path::new(path))).unwrap();
+        if self.is_lsm() {
+            return child.fate().unwrap() == self.denied();
+        }
+        wait_until("it is killed", || !child.is_alive());
+        true
     }
 
     fn enforcer(&mut self) -> &mut EbpfEnforcer {
@@ -200,8 +265,37 @@ fn connect(puppet: &Puppet, to: SocketAddr) -> i32 {
 }
 
 fn execute(puppet: &Puppet, path: &str) -> Ending {
-    puppet.send(Deed::Exec(Path::new(path))).unwrap();
-    puppet.ending().unwrap()
+    let started = std::time::Instant::now();
+    loop {
+        puppet.send(Deed::Exec(Path::new(path))).unwrap();
+        match puppet.fate().unwrap() {
+            // Another test's fork had the file that was just written still open.
+            Ending::Refused(libc::ETXTBSY) if started.elapsed() < Duration::from_secs(10) => {}
+            fate => return fate,
+        }
+    }
+}
+
+/// What a system call is given.
+#[derive(Clone, Copy)]
+enum Given {
+    Number(u64),
+    /// The address of the bytes that are given beside.
+    Bytes,
+}
+
+/// What a system call came back with, or its error's number below 0.
+fn call(puppet: &Puppet, number: libc::c_long, arguments: &[Given]) -> i32 {
+    call_with(puppet, number, arguments, &[])
+}
+
+/// As [`call`], with bytes that an argument points to.
+fn call_with(puppet: &Puppet, number: libc::c_long, arguments: &[Given], bytes: &[u8]) -> i32 {
+    let given = arguments.iter().map(|argument| match argument {
+        Given::Number(number) => Argument::Number(number.cast_signed()),
+        Given::Bytes => Argument::Place(bytes),
+    });
+    puppet.order(Deed::Call(number, &given.collect::<Vec<_>>())).unwrap()
 }
 
 /// Waits, at most ten seconds.

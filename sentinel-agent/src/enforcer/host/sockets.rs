@@ -35,7 +35,8 @@ pub(super) fn socket_address(address: SocketAddr) -> Vec<u8> {
 /// A socket of the puppet's.
 pub(super) fn socket(puppet: &Puppet, to: SocketAddr, kind: i32) -> i32 {
     let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let number = call(puppet, libc::SYS_socket, [Number(family), Number(kind), Number(0), Number(0)]);
+    let number =
+        call(puppet, libc::SYS_socket, [Number(family.into()), Number(kind.into()), Number(0), Number(0)]);
     assert!(number >= 0, "{number}");
     number
 }
@@ -45,35 +46,39 @@ pub(super) fn call(
     number: libc::c_long,
     arguments: [super::super::puppet::Argument<'_>; 4],
 ) -> i32 {
-    puppet.order(Deed::Call(number, arguments)).unwrap()
+    puppet.order(Deed::Call(number, &arguments)).unwrap()
 }
 
 /// 0, or an error's number.
 pub(super) fn connect_socket(puppet: &Puppet, socket: i32, to: SocketAddr) -> i32 {
     let address = socket_address(to);
-    -call(puppet, libc::SYS_connect, [Number(socket), Bytes(&address), Number(0), Number(0)])
+    -call(puppet, libc::SYS_connect, [Number(socket.into()), Bytes(&address), Number(0), Number(0)])
 }
 
 /// 0, or an error's number.
 pub(super) fn bind_socket(puppet: &Puppet, socket: i32, to: SocketAddr) -> i32 {
     let address = socket_address(to);
-    -call(puppet, libc::SYS_bind, [Number(socket), Bytes(&address), Number(0), Number(0)])
+    -call(puppet, libc::SYS_bind, [Number(socket.into()), Bytes(&address), Number(0), Number(0)])
 }
 
 /// 0, or an error's number.
 pub(super) fn listen_on(puppet: &Puppet, socket: i32) -> i32 {
-    -call(puppet, libc::SYS_listen, [Number(socket), Number(8), Number(0), Number(0)])
+    -call(puppet, libc::SYS_listen, [Number(socket.into()), Number(8), Number(0), Number(0)])
 }
 
 /// 0, or an error's number.
 pub(super) fn close(puppet: &Puppet, socket: i32) -> i32 {
-    -call(puppet, libc::SYS_close, [Number(socket), Number(0), Number(0), Number(0)])
+    -call(puppet, libc::SYS_close, [Number(socket.into()), Number(0), Number(0), Number(0)])
 }
 
 /// How many bytes were sent, or an error's number, negative.
 pub(super) fn send_to(puppet: &Puppet, socket: i32, bytes: &[u8], flags: i32, to: SocketAddr) -> i32 {
     let address = socket_address(to);
-    call(puppet, libc::SYS_sendto, [Number(socket), Bytes(bytes), Number(flags), Bytes(&address)])
+    call(
+        puppet,
+        libc::SYS_sendto,
+        [Number(socket.into()), Bytes(bytes), Number(flags.into()), Bytes(&address)],
+    )
 }
 
 /// A connection of the puppet's.
