@@ -2,6 +2,7 @@
 //!
 //! Invariant: a kernel whose tests were not seen to run and pass, all of them, is a failure that says why: see `verdict`.
 
+mod apt;
 mod initramfs;
 mod kernels;
 mod machine;
@@ -15,8 +16,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 
+use self::apt::Apt;
 use self::kernels::{Kernel, Kernels};
-use self::packages::{Apt, Unpacked};
+use self::packages::Unpacked;
 use self::programs::{Program, Started};
 pub(crate) use self::verdict::Passed;
 use crate::{build_ebpf, setup, toolchain};
@@ -155,7 +157,7 @@ pub(crate) fn has_busybox() -> bool {
 /// # Errors
 /// Their list can't be downloaded.
 pub(crate) fn backports_installer() -> anyhow::Result<Command> {
-    let release = packages::release()?;
+    let release = apt::release()?;
     let backports = format!("{release}-backports");
     let apt = Apt::new(&cache().join("apt").join("installer"), &[release, backports.clone()])?;
     let mut command = apt.command("apt-get");
