@@ -127,17 +127,22 @@ fn put_call(order: &mut [u8; ORDER], number: libc::c_long, arguments: &[Argument
         order[1 + index] = u8::from(is_place);
         index += 1;
     };
-    let mut bytes_of = Vec::new();
+    let mut bytes_of: Vec<(usize, &[u8])> = Vec::new();
     for argument in arguments {
         match *argument {
             Argument::Number(number) => put(number, false),
             Argument::Bytes(bytes) | Argument::Place(bytes) => {
-                put(i64::try_from(end).unwrap(), true);
+                // The same bytes stand there once, however many arguments point to them.
+                let known = bytes_of.iter().find(|(_, known)| std::ptr::eq(*known, bytes));
+                let place = known.map_or(end, |(place, _)| *place);
+                put(i64::try_from(place).unwrap(), true);
                 if matches!(argument, Argument::Bytes(_)) {
                     put(i64::try_from(bytes.len()).unwrap(), false);
                 }
-                bytes_of.push((end, bytes));
-                end += bytes.len().next_multiple_of(8);
+                if known.is_none() {
+                    bytes_of.push((end, bytes));
+                    end += bytes.len().next_multiple_of(8);
+                }
             }
         }
     }
