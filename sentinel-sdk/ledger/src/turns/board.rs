@@ -288,7 +288,8 @@ mod tests {
     fn a_turn_that_is_not_given_back_is_waited_for_as_long_as_that_was_to_be() {
         let place = Place::new("patience");
         let board = Board::open(&place.1, true).unwrap();
-        let wait = |member| board.take(member, Some(Instant::now() + Duration::from_millis(20)), lives).unwrap();
+        let wait =
+            |member| board.take(member, Some(Instant::now() + Duration::from_millis(20)), lives).unwrap();
         assert!(wait(ONE).is_some());
         assert_eq!(wait(TWO), None);
         board.give_back();
