@@ -99,6 +99,13 @@ fn a_policy_that_failed_lets_nothing_start_at_once_either() {
     client.as_embedded().unwrap().set_policy(EmbeddedPolicy::Failed("it is broken".to_owned()));
     assert!(client.action("call").begin_at_once().is_none());
     assert!(client.action("call").begin_blocking().is_err());
+    let refused = client.action("call").begin_at_once().unwrap().unwrap_err();
+    assert!(refused.to_string().contains("it is broken"), "{refused}");
+    let ledger = std::fs::read_to_string(client.socket()).unwrap();
+    let blocked = |line: &&str| line.contains(r#""outcome":"blocked""#) && line.contains("it is broken");
+    assert_eq!(ledger.lines().filter(blocked).count(), 2, "{ledger}");
+    client.as_embedded().unwrap().set_policy(EmbeddedPolicy::Unconfigured);
+    client.action("call").begin_blocking().unwrap().cancel();
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn a_stricter_configuration_of_the_program_narrows() {
 
 #[test]
 fn a_package_that_is_changed_in_memory_opens_nothing() {
-    let script = "from agent_sentinel import _runtime\nfrom tools import *\nprint(fetch())\nclass Begun:\n  id = 'forged'\n  def end(self, *_): pass\n_runtime.Runtime.begin = lambda *_, **__: Begun()\nprint(fetch(), leak())";
+    let script = "import agent_sentinel.guard as guard\nfrom tools import *\nprint(fetch())\nclass Forged:\n  enter = leave = succeed = end = lambda *_: None\nguard._Action.begin = lambda *_: Forged()\nprint(fetch(), leak())";
     let (told, accepted) = printed(script);
     assert_eq!((told, accepted), (words(&["connected", &format!("{SHUT} {SHUT}")]), 1));
 }

@@ -129,7 +129,7 @@ impl Guard {
                 guard.annotate(annotations.clone());
             }
             if let Some(dollars) = actual_cost_usd {
-                cost = cost.and(guard.actual_cost_usd(dollars));
+                cost = guard.actual_cost_usd(dollars).and(cost);
             }
             let settlement = match guard.end_at_once(ending, outputs) {
                 Ok(settlement) => settlement,

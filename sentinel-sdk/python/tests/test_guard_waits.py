@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import unittest
 from pathlib import Path
 
@@ -64,6 +65,29 @@ class LockedLedger(GuardCase):
         self.assertTrue(acts.is_alive())
         self.let_go(holder)
         acts.join(PATIENCE)
+        self.assertEqual(self.outcomes("waits"), ["success"])
+
+    def test_an_interrupt_ends_the_wait_for_another_processs_turn(self) -> None:
+        holder = self.hold()
+        process = self.python(
+            "import agent_sentinel\n"
+            "@agent_sentinel.guarded_action(name='waits')\n"
+            "def waits(): print('it ran')\n"
+            "try:\n"
+            "    print('begins', flush=True)\n"
+            "    waits()\n"
+            "except KeyboardInterrupt: print('interrupted')\n"
+        )
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline(), "begins\n")
+        # By then it waits; where it doesn't yet, it is interrupted before.
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(self.said(process), "interrupted\n")
+        self.let_go(holder)
+        self.assertEqual(self.outcomes("waits"), [])
+        # And who waits on has its turn.
+        guarded_action(name="waits")(lambda: None)()
         self.assertEqual(self.outcomes("waits"), ["success"])
 
     def test_an_async_program_goes_on_while_an_action_begins_and_while_one_ends(self) -> None:

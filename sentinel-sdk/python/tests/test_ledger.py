@@ -34,14 +34,22 @@ class Lines(GuardCase):
         self.assertGreaterEqual(line["duration_ms"], 0)
         self.assertEqual(line["payload"]["outputs"], {"results": ["..."], "count": 3})
 
-    def test_statement_41_what_it_was_called_with_stands_in_the_line_of_its_start(self) -> None:
+    def test_statement_41_what_it_was_called_with_stands_in_the_lines_of_its_start_and_of_its_end(self) -> None:
         @guarded_action(name="search_tool")
         def search(query: str, limit: int = 10) -> None: ...
 
         search("Python", limit=3)
         (started,), (ended,) = self.lines("search_tool", "started"), self.lines("search_tool", "success")
-        self.assertEqual(started["payload"]["inputs"], {"args": ["Python"], "kwargs": {"limit": 3}})
+        for line in (started, ended):
+            self.assertEqual(line["payload"]["inputs"], {"args": ["Python"], "kwargs": {"limit": 3}})
         self.assertEqual(started["id"], ended["id"])
+
+    def test_statement_41_what_is_long_stands_in_the_line_of_the_start_alone(self) -> None:
+        act = guarded_action(name="long")(lambda text: None)
+        act("x" * 5_000)
+        (started,), (ended,) = self.lines("long", "started"), self.lines("long", "success")
+        self.assertEqual(started["payload"]["inputs"]["args"], ["x" * 5_000])
+        self.assertIsNone(ended["payload"]["inputs"])
 
     def test_every_line_of_the_ledger_has_the_documented_keys(self) -> None:
         PolicyEngine.configure(denied_actions=["no"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import unittest
 from decimal import Decimal
@@ -214,6 +215,17 @@ class Failures(PolicyCase):
             PolicyEngine.load_from_yaml("missing.yaml")
         self.assertFalse(self.path.exists())
         self.assert_nothing_runs()
+
+    def test_what_is_blocked_while_no_policy_can_be_read_stands_in_the_ledger(self) -> None:
+        with self.assertRaises(ConfigurationError):
+            PolicyEngine.load_from_yaml("missing.yaml")
+        self.assertEqual(self.blocked("act").reason_code, "POLICY_NOT_CONFIGURED")
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        (line,) = (line for line in lines if line["action"] == "act")
+        self.assertEqual((line["outcome"], line["kind"], line["cost_usd"]), ("blocked", "action", 0.0))
+        self.assertIn("missing.yaml", line["payload"]["outputs"])
+        PolicyEngine.configure(allowed_actions=["act"])
+        self.assertTrue(self.try_action("act"))
 
 
 class Blocks(PolicyCase):
