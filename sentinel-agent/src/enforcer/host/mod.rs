@@ -7,6 +7,7 @@ mod egress;
 mod exec;
 mod inbound;
 mod network;
+mod packets;
 mod sockets;
 mod survival;
 
