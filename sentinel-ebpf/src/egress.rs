@@ -33,26 +33,71 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     }
     let socket = packet::socket_of(&ctx);
     let storage = if socket.is_null() { core::ptr::null_mut() } else { SOCKETS.find(socket) };
-    if storage.is_null() {
-        tell(&ctx, packet.as_ref().ok(), 0, 0, Verdict::NoStorage, 0, 0);
-        return REFUSE;
+    let (mut scope, mut bits) = (0, 0);
+    let (mut number, mut verdict, mut audits) = (0, Verdict::NoStorage, false);
+    if !storage.is_null() {
+        // SAFETY: not null, and the storage lives as long as the socket that the packet holds.
+        let mark = unsafe { &mut *storage };
+        number = mark.session;
+        scope = mark.scope;
+        verdict = Verdict::NoSession;
+        if let Some(of_session) = session(number) {
+            audits = of_session.flags & Session::AUDIT != 0;
+            let outcome = match &packet {
+                Ok(packet) => judge_packet(&ctx, packet, mark, &of_session, &mut bits),
+                Err(verdict) => Outcome::Refused(*verdict),
+            };
+            verdict = match outcome {
+                Outcome::Passed => return PASS,
+                // Neither told nor held against it: TCP tries again, and what lets it go then let it go now.
+                Outcome::NotYet if !audits => return REFUSE,
+                Outcome::NotYet => Verdict::DoorClosed,
+                Outcome::Refused(verdict) => verdict,
+            };
+            let was_told = mark.flags & SocketMark::TOLD != 0;
+            hold_against(mark, packet.as_ref().ok(), audits);
+            if was_told {
+                return if audits { PASS } else { REFUSE };
+            }
+        }
     }
-    // SAFETY: not null, and the storage lives as long as the socket that the packet holds.
-    let mark = unsafe { &mut *storage };
-    let Some(of_session) = session(mark.session) else {
-        tell(&ctx, packet.as_ref().ok(), mark.session, 0, Verdict::NoSession, 0, 0);
-        return REFUSE;
-    };
-    match packet {
-        Ok(packet) => judge_packet(&ctx, &packet, mark, &of_session),
-        Err(verdict) => refuse_or_audit(&ctx, None, mark, &of_session, verdict, 0),
+    let passing = Passing { operation: OPERATION_EGRESS, rule_bits: bits, scope, cookie: cookie(&ctx) };
+    report_packet(number, verdict, u32::from(audits), packet.as_ref().ok(), &passing);
+    if audits { PASS } else { REFUSE }
+}
+
+enum Outcome {
+    Passed,
+    Refused(Verdict),
+    NotYet,
+}
+
+/// Marks the socket of a packet that is refused, or would be.
+#[inline(always)]
+fn hold_against(mark: &mut SocketMark, packet: Option<&Packet>, audits: bool) {
+    if audits {
+        mark.flags |= SocketMark::TOLD;
+    } else if let Some(packet) = packet
+        && packet.protocol == TCP
+    {
+        // It will be sent again and again. Datagrams are told each, for each is lost.
+        mark.flags |= SocketMark::TOLD;
+        if packet.has_payload() {
+            mark.flags |= SocketMark::POISONED;
+        }
     }
 }
 
 #[inline(always)]
-fn judge_packet(ctx: &SkBuffContext, packet: &Packet, mark: &mut SocketMark, of_session: &Session) -> i32 {
+fn judge_packet(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    mark: &mut SocketMark,
+    of_session: &Session,
+    told_bits: &mut u64,
+) -> Outcome {
     if mark.flags & SocketMark::POISONED != 0 {
-        return refuse_or_audit(ctx, Some(packet), mark, of_session, Verdict::Poisoned, 0);
+        return Outcome::Refused(Verdict::Poisoned);
     }
     let now = now();
     // An accepted TCP socket answers whoever came to its listener's address. A datagram's answer needs a rule like any datagram.
@@ -70,23 +115,20 @@ fn judge_packet(ctx: &SkBuffContext, packet: &Packet, mark: &mut SocketMark, of_
         let address = if listens { mark.address } else { packet.destination };
         rule_bits(mark.session, of_session.generation, protocol, &address, port, 0).0
     };
+    *told_bits = bits;
     match leave(bits, mark, of_session, now) {
         Leave::Yes => {}
-        // Neither told nor held against it: TCP tries again, and what lets it go then let it go now.
-        Leave::NotYet if packet.protocol == TCP && of_session.flags & Session::AUDIT == 0 => return REFUSE,
-        Leave::No | Leave::NotYet => {
-            let verdict = judge(bits, 0, heartbeat_fresh(now));
-            return refuse_or_audit(ctx, Some(packet), mark, of_session, verdict, bits);
-        }
+        Leave::NotYet if packet.protocol == TCP => return Outcome::NotYet,
+        Leave::No | Leave::NotYet => return Outcome::Refused(judge(bits, 0, heartbeat_fresh(now))),
     }
     let is_leased = mark.scope != 0 && bits & network_baseline(of_session) == 0;
     let has_peer = mark.flags & (SocketMark::CONNECTED | SocketMark::LISTENS) != 0;
     // A listener's answer to a first packet comes from the listener, which has no peer.
     let is_listeners = listens && packet.is_syn();
     if is_leased && has_peer && !is_listeners && mark.slot == 0 && !note(ctx, packet, mark, of_session) {
-        return refuse_or_audit(ctx, Some(packet), mark, of_session, Verdict::Failed, bits);
+        return Outcome::Refused(Verdict::Failed);
     }
-    PASS
+    Outcome::Passed
 }
 
 /// Writes down a connection that an action's door let out, for the agent to find when that shuts.
@@ -125,60 +167,4 @@ fn note(ctx: &SkBuffContext, packet: &Packet, mark: &mut SocketMark, of_session:
 fn cookie(ctx: &SkBuffContext) -> u64 {
     // SAFETY: the kernel hands the hook a valid context.
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
-}
-
-#[inline(always)]
-fn refuse_or_audit(
-    ctx: &SkBuffContext,
-    packet: Option<&Packet>,
-    mark: &mut SocketMark,
-    of_session: &Session,
-    verdict: Verdict,
-    rule: u64,
-) -> i32 {
-    let audits = of_session.flags & Session::AUDIT != 0;
-    if mark.flags & SocketMark::TOLD == 0 {
-        tell(ctx, packet, mark.session, mark.scope, verdict, rule, u32::from(audits));
-    }
-    if audits {
-        mark.flags |= SocketMark::TOLD;
-        return PASS;
-    }
-    if let Some(packet) = packet
-        && packet.protocol == TCP
-    {
-        // It will be sent again and again. Datagrams are told each, for each is lost.
-        mark.flags |= SocketMark::TOLD;
-        if packet.has_payload() {
-            mark.flags |= SocketMark::POISONED;
-        }
-    }
-    REFUSE
-}
-
-#[inline(always)]
-fn tell(
-    ctx: &SkBuffContext,
-    packet: Option<&Packet>,
-    session: u32,
-    scope: u64,
-    verdict: Verdict,
-    rule: u64,
-    audited: u32,
-) {
-    let mut leaving = Passing {
-        operation: OPERATION_EGRESS,
-        rule_bits: rule,
-        scope,
-        cookie: cookie(ctx),
-        ..Passing::default()
-    };
-    if let Some(packet) = packet {
-        leaving.address = packet.destination;
-        leaving.port = u32::from(packet.destination_port);
-        leaving.protocol = packet.protocol;
-        leaving.source = packet.source;
-        leaving.source_port = u32::from(packet.source_port);
-    }
-    report_packet(session, verdict, audited, &leaving);
 }

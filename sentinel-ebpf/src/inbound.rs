@@ -26,33 +26,34 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     }
     let socket = packet::socket_of(&ctx);
     let storage = if socket.is_null() { core::ptr::null_mut() } else { SOCKETS.find(socket) };
-    if storage.is_null() {
-        tell(packet.as_ref().ok(), 0, Verdict::NoStorage, 0, 0);
-        return REFUSE;
+    let mut scope = 0;
+    let (mut number, mut verdict, mut audits) = (0, Verdict::NoStorage, false);
+    if !storage.is_null() {
+        // SAFETY: not null, and the storage lives as long as the socket that the packet came to.
+        let mark = unsafe { &mut *storage };
+        number = mark.session;
+        scope = mark.scope;
+        verdict = Verdict::NoSession;
+        if let Some(of_session) = session(number) {
+            verdict = match &packet {
+                Ok(packet) => judge_packet(packet, mark, &of_session, now()),
+                Err(verdict) => *verdict,
+            };
+            if matches!(verdict, Verdict::Allowed) {
+                return PASS;
+            }
+            audits = of_session.flags & Session::AUDIT != 0;
+            if audits {
+                if mark.flags & SocketMark::TOLD != 0 {
+                    return PASS;
+                }
+                mark.flags |= SocketMark::TOLD;
+            }
+        }
     }
-    // SAFETY: not null, and the storage lives as long as the socket that the packet came to.
-    let mark = unsafe { &mut *storage };
-    let Some(of_session) = session(mark.session) else {
-        tell(packet.as_ref().ok(), mark.session, Verdict::NoSession, 0, 0);
-        return REFUSE;
-    };
-    let now = now();
-    let verdict = match &packet {
-        Ok(packet) => judge_packet(packet, mark, &of_session, now),
-        Err(verdict) => *verdict,
-    };
-    if matches!(verdict, Verdict::Allowed) {
-        return PASS;
-    }
-    let audits = of_session.flags & Session::AUDIT != 0;
-    if !audits || mark.flags & SocketMark::TOLD == 0 {
-        tell(packet.as_ref().ok(), mark.session, verdict, mark.scope, u32::from(audits));
-    }
-    if audits {
-        mark.flags |= SocketMark::TOLD;
-        return PASS;
-    }
-    REFUSE
+    let passing = Passing { operation: OPERATION_INBOUND, rule_bits: 0, scope, cookie: 0 };
+    report_packet(number, verdict, u32::from(audits), packet.as_ref().ok(), &passing);
+    if audits { PASS } else { REFUSE }
 }
 
 #[inline(always)]
@@ -76,18 +77,4 @@ fn judge_packet(packet: &Packet, mark: &SocketMark, of_session: &Session, now: u
     } else {
         judge(bits, 0, heartbeat_fresh(now))
     }
-}
-
-/// Tells the own address: it is what a policy would name.
-#[inline(always)]
-fn tell(packet: Option<&Packet>, session: u32, verdict: Verdict, scope: u64, audited: u32) {
-    let mut coming = Passing { operation: OPERATION_INBOUND, scope, ..Passing::default() };
-    if let Some(packet) = packet {
-        coming.address = packet.destination;
-        coming.port = u32::from(packet.destination_port);
-        coming.protocol = packet.protocol;
-        coming.source = packet.source;
-        coming.source_port = u32::from(packet.source_port);
-    }
-    report_packet(session, verdict, audited, &coming);
 }

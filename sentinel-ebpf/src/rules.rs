@@ -4,7 +4,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockAddrContext;
 use sentinel_ebpf_common::record::{OPERATION_BIND, OPERATION_CONNECT, OPERATION_SENDMSG};
 use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
-use sentinel_ebpf_common::{BASELINE, Endpoint, Session, SocketMark, TaskMark};
+use sentinel_ebpf_common::{BASELINE, Endpoint, Session, SocketMark};
 
 use crate::maps::{NETWORK, NETWORK_PREFIXES, SOCKETS};
 use crate::report::{Network, report_network};
@@ -45,63 +45,88 @@ impl Target {
     }
 }
 
-/// Decides on an address for a socket of a session, and reports a refusal.
+/// Why an address was refused, and what is told of it.
+struct Refusal {
+    verdict: Verdict,
+    session: u32,
+    /// 1 where the session only audits.
+    audited: u32,
+    rule: u64,
+    open: u64,
+}
+
+/// Decides on an address for a socket of a session, and reports a refusal. In one place: each call takes stack, of which there is little.
 #[inline(always)]
 pub(crate) fn decide(ctx: &SockAddrContext, operation: Operation, target: &Target) -> i32 {
+    let Err(refusal) = judge_address(ctx, operation, target) else { return PASS };
+    report(operation, target, &refusal);
+    if refusal.audited != 0 { PASS } else { REFUSE }
+}
+
+#[inline(always)]
+fn judge_address(ctx: &SockAddrContext, operation: Operation, target: &Target) -> Result<(), Refusal> {
+    let unknown = |session, verdict| Refusal { verdict, session, audited: 0, rule: 0, open: 0 };
     // SAFETY: the kernel hands the hook a valid context.
     let storage = SOCKETS.find(unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk });
     if storage.is_null() {
-        refuse(operation, target, 0, Verdict::NoStorage, 0, 0);
-        return REFUSE;
+        return Err(unknown(0, Verdict::NoStorage));
     }
     // SAFETY: not null, and the storage lives as long as the socket that the hook holds.
     let number = unsafe { (*storage).session };
-    let Some(of_session) = session(number) else {
-        refuse(operation, target, number, Verdict::NoSession, 0, 0);
-        return REFUSE;
-    };
+    let Some(of_session) = session(number) else { return Err(unknown(number, Verdict::NoSession)) };
     if target.protocol != TCP && target.protocol != UDP {
-        return refuse_or_audit(operation, target, storage, &of_session, Verdict::Surface, 0, 0);
+        return Err(refused(storage, &of_session, Verdict::Surface, 0, 0));
     }
 
     let now = now();
     let fresh = heartbeat_fresh(now);
     let mut open = network_baseline(&of_session);
-    let task = current_mark();
-    if let Some(task) = &task {
+    // One of session 0 is nobody's: not an `Option`, whose inside the compiler may read before it has looked whether there is one.
+    let task = current_mark().unwrap_or_default();
+    if task.session != 0 {
         if task.session != number {
             // A socket that another session's task holds opens nothing for it, not even the baseline.
-            return refuse_or_audit(operation, target, storage, &of_session, Verdict::ForeignTask, 0, open);
+            return Err(refused(storage, &of_session, Verdict::ForeignTask, 0, open));
         }
         if fresh {
-            open |= open_in_scopes(task, of_session.generation, now);
+            open |= open_in_scopes(&task, of_session.generation, now);
         }
     }
 
     let protocol = target.of_rule(matches!(operation, Operation::Bind));
     let (rule, hit) = rule_bits(number, of_session.generation, protocol, &target.address, target.port, open);
     if hit != 0 {
-        let scope = leased_by(&task, hit, of_session.generation, now);
+        let is_leased = hit & !BASELINE != 0;
+        let scope = if is_leased { scope_with(&task, hit, of_session.generation, now) } else { 0 };
         // SAFETY: as above.
         let mark = unsafe { &mut *storage };
         remember(mark, operation, target, of_session.generation, hit, scope, now);
-        return PASS;
+        return Ok(());
     }
     if matches!(operation, Operation::Bind) && target.port == 0 {
         // What many clients do. It is let send as far as rules say, and nothing comes to it that it didn't ask for.
-        return PASS;
+        return Ok(());
     }
-    let verdict = judge(rule, open, fresh);
-    refuse_or_audit(operation, target, storage, &of_session, verdict, rule, open)
+    Err(refused(storage, &of_session, judge(rule, open, fresh), rule, open))
 }
 
-/// The scope that opened it; 0: none but the baseline.
+/// A refusal in a session that is known; one that only audits goes on.
 #[inline(always)]
-fn leased_by(task: &Option<TaskMark>, hit: u64, generation: u32, now: u64) -> u64 {
-    match task {
-        Some(task) if hit & !BASELINE != 0 => scope_with(task, hit, generation, now),
-        _ => 0,
+fn refused(
+    storage: *mut SocketMark,
+    of_session: &Session,
+    verdict: Verdict,
+    rule: u64,
+    open: u64,
+) -> Refusal {
+    // SAFETY: the caller has seen that it isn't null, and it lives as long as the socket that the hook holds.
+    let mark = unsafe { &mut *storage };
+    let audits = of_session.flags & Session::AUDIT != 0;
+    if audits {
+        // Its packets would only say it again.
+        mark.flags |= SocketMark::TOLD;
     }
+    Refusal { verdict, session: mark.session, audited: u32::from(audits), rule, open }
 }
 
 /// Writes into a socket's storage by what it was let go.
@@ -175,46 +200,11 @@ pub(crate) fn rule_bits(
 }
 
 #[inline(always)]
-fn refuse_or_audit(
-    operation: Operation,
-    target: &Target,
-    storage: *mut SocketMark,
-    of_session: &Session,
-    verdict: Verdict,
-    rule: u64,
-    open: u64,
-) -> i32 {
-    // SAFETY: the caller has seen that it isn't null, and it lives as long as the socket that the hook holds.
-    let mark = unsafe { &mut *storage };
-    if of_session.flags & Session::AUDIT != 0 {
-        report(operation, target, mark.session, verdict, rule, open, 1);
-        // Its packets would only say it again.
-        mark.flags |= SocketMark::TOLD;
-        return PASS;
-    }
-    refuse(operation, target, mark.session, verdict, rule, open);
-    REFUSE
-}
-
-#[inline(always)]
-fn refuse(operation: Operation, target: &Target, session: u32, verdict: Verdict, rule: u64, open: u64) {
-    report(operation, target, session, verdict, rule, open, 0);
-}
-
-#[inline(always)]
-fn report(
-    operation: Operation,
-    target: &Target,
-    session: u32,
-    verdict: Verdict,
-    rule: u64,
-    open: u64,
-    audited: u32,
-) {
+fn report(operation: Operation, target: &Target, refusal: &Refusal) {
     report_network(
-        session,
-        verdict,
-        audited,
+        refusal.session,
+        refusal.verdict,
+        refusal.audited,
         &Network {
             operation: match operation {
                 Operation::Connect => OPERATION_CONNECT,
@@ -225,8 +215,8 @@ fn report(
             port: u32::from(target.port),
             protocol: target.protocol,
             family: 0,
-            rule_bits: rule,
-            open_bits: open,
+            rule_bits: refusal.rule,
+            open_bits: refusal.open,
         },
     );
 }

@@ -52,9 +52,15 @@ fn process_started() -> u64 {
 /// The current process's own mark; none where it has none, or only that of a dead process with the same pid.
 #[inline(always)]
 pub(crate) fn current_mark() -> Option<TaskMark> {
-    // SAFETY: copied at once. A concurrent write can mix two marks of one process, both of which the agent meant for it.
-    let mark = unsafe { TASKS.get(&tgid()) }.copied()?;
-    if mark_is_current(&mark, process_started()) { Some(mark) } else { None }
+    current_mark_in_place().copied()
+}
+
+/// As [`current_mark`], and takes no stack.
+#[inline(always)]
+pub(crate) fn current_mark_in_place() -> Option<&'static TaskMark> {
+    // SAFETY: the map's memory outlives the program. A concurrent write can mix two marks of one process, both of which the agent meant for it.
+    let mark = unsafe { TASKS.get(&tgid()) }?;
+    if mark_is_current(mark, process_started()) { Some(mark) } else { None }
 }
 
 /// The mark of another task, whose process this is; none where it has none of its own.

@@ -24,29 +24,42 @@ pub fn socket_create(ctx: SockContext) -> i32 {
     let socket: *mut bpf_sock = ctx.sock;
     // SAFETY: the kernel hands the hook a valid context.
     let (family, kind, protocol) = unsafe { ((*socket).family, (*socket).type_, (*socket).protocol) };
+    let Err((number, verdict)) = create(socket, kind, protocol) else { return PASS };
+    let network = Network {
+        operation: OPERATION_SOCKET,
+        address: [0; 16],
+        port: kind,
+        protocol,
+        family,
+        rule_bits: 0,
+        open_bits: 0,
+    };
+    report_network(number, verdict, 0, &network);
+    REFUSE
+}
 
+#[inline(always)]
+fn create(socket: *mut bpf_sock, kind: u32, protocol: u32) -> Result<(), (u32, Verdict)> {
     let of_cgroup = session_of_cgroup();
     let number = match current_mark() {
         // A marked task in another session's cgroup is somebody's trick.
         Some(mark) if of_cgroup != 0 && mark.session != of_cgroup => {
-            return refuse(mark.session, Verdict::ForeignTask, family, kind, protocol);
+            return Err((mark.session, Verdict::ForeignTask));
         }
         Some(mark) => mark.session,
         None => of_cgroup,
     };
-    let Some(of_session) = session(number) else {
-        return refuse(number, Verdict::NoSession, family, kind, protocol);
-    };
+    let Some(of_session) = session(number) else { return Err((number, Verdict::NoSession)) };
     let known = (kind == SOCK_STREAM && protocol == TCP) || (kind == SOCK_DGRAM && protocol == UDP);
     if !known {
         // Not even where the policy only audits: such a socket's packets would be judged by no other hook.
-        return refuse(number, Verdict::Surface, family, kind, protocol);
+        return Err((number, Verdict::Surface));
     }
     let mut mark = SocketMark { session: number, generation: of_session.generation, ..SocketMark::default() };
     if SOCKETS.create(socket, &mut mark).is_null() {
-        return refuse(number, Verdict::Failed, family, kind, protocol);
+        return Err((number, Verdict::Failed));
     }
-    PASS
+    Ok(())
 }
 
 /// Runs where an application closes a socket: nobody waits for its end any more.
@@ -62,19 +75,4 @@ pub fn socket_release(ctx: SockContext) -> i32 {
         }
     }
     PASS
-}
-
-#[inline(always)]
-fn refuse(number: u32, verdict: Verdict, family: u32, kind: u32, protocol: u32) -> i32 {
-    let network = Network {
-        operation: OPERATION_SOCKET,
-        address: [0; 16],
-        port: kind,
-        protocol,
-        family,
-        rule_bits: 0,
-        open_bits: 0,
-    };
-    report_network(number, verdict, 0, &network);
-    REFUSE
 }

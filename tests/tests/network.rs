@@ -232,7 +232,7 @@ fn a_connection_of_a_grant_that_is_kept_alive_serves_the_next_action_and_nobody_
         let expected = if between { &b"one"[..] } else { b"onetwo" };
         assert_eq!(received.join().unwrap(), expected, "{:?} {}", probe.lines(), probe.stderr);
         let told = host.ledger().into_iter().find(|line| line["action"] == "kernel.egress");
-        assert_eq!(told.is_some_and(|line| line["reason"] == "door_closed"), between);
+        assert_eq!(told.is_some_and(|line| line["verdict"] == "door_closed"), between);
     }
 }
 

@@ -81,7 +81,7 @@ pub fn describe(record: &KernelRecord, around: &Circumstances<'_>) -> Attempt {
         fate: fate(record).to_owned(),
         process: process(record),
         pid: record.tgid,
-        would_allow: entry.map(|entry| would_allow(record, around, &entry)),
+        would_allow: entry.and_then(|entry| would_allow(record, around, &entry)),
     }
 }
 
@@ -135,19 +135,18 @@ fn fate(record: &KernelRecord) -> &'static str {
     }
 }
 
-fn would_allow(record: &KernelRecord, around: &Circumstances<'_>, entry: &Entry) -> String {
+fn would_allow(record: &KernelRecord, around: &Circumstances<'_>, entry: &Entry) -> Option<String> {
     if record.rule_bits & BASELINE != 0 {
         // It is in the baseline, which is shut.
-        return suggestion::keep_when_exhausted();
+        return Some(suggestion::keep_when_exhausted());
     }
     let opened_by = suggestion::actions_that_open(around.policy, record.rule_bits);
-    if record.operation == OPERATION_EGRESS
-        && let Some(action) = opened_by.first()
-    {
-        // A rule names it, and its socket was let out once: what is over is the action.
-        return suggestion::keep_alive(action);
+    if record.operation == OPERATION_EGRESS && !opened_by.is_empty() {
+        // A rule names it, and its socket was let out once: what is over is the action. Between actions nothing leaves, whatever a policy says.
+        let is_kept = |name: &&&str| !suggestion::is_kept_alive(around.policy, name);
+        return opened_by.iter().find(is_kept).map(|action| suggestion::keep_alive(action));
     }
-    suggestion::allow(entry, &around.in_flight, &opened_by)
+    Some(suggestion::allow(entry, &around.in_flight, &opened_by))
 }
 
 fn address(record: &KernelRecord) -> IpAddr {
@@ -321,6 +320,8 @@ mod tests {
         let over = KernelRecord { rule_bits: 0b10, ..record(OPERATION_EGRESS, Verdict::DoorClosed) };
         let attempt = describe(&over, &against(&policy));
         assert!(attempt.would_allow.unwrap().contains("fetch:\n    grants:\n      keep_alive: true"));
+        let kept = pasted("actions: {fetch: {grants: {network: ['127.0.0.1:8080'], keep_alive: true}}}");
+        assert_eq!(describe(&over, &against(&kept)).would_allow, None, "nothing opens it between actions");
     }
 
     #[test]

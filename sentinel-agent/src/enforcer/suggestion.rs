@@ -115,6 +115,13 @@ pub(super) fn keep_when_exhausted() -> String {
     text(&["enforcement".to_owned()], "on_exhausted: keep", &[note])
 }
 
+/// Whether connections of this action outlive it already.
+pub(super) fn is_kept_alive(policy: &Policy, action: &str) -> bool {
+    let rule = policy.actions.iter().find(|(name, _)| name.as_str() == action);
+    let grant = rule.and_then(|(_, rule)| policy.grants.get(rule.grant?));
+    grant.is_some_and(|grant| grant.keep_alive)
+}
+
 /// What lets a connection outlive its action.
 pub(super) fn keep_alive(action: &str) -> String {
     let keys = ["actions".to_owned(), plain_or_quoted(action), "grants".to_owned()];

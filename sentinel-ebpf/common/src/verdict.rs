@@ -2,7 +2,7 @@
 //!
 //! Invariant: a door opens only for a bit that is both in the rule and open now; everything else is a named refusal.
 
-use crate::{BASELINE, GRANTS, HEARTBEAT_MAX_AGE_NS, Scope, Session, TaskMark};
+use crate::{BASELINE, HEARTBEAT_MAX_AGE_NS, Scope, Session, TaskMark};
 
 /// Why something was let pass or refused. The numbers stand in records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,34 +103,17 @@ pub const fn open_in_scope(scope: &Scope, session: u32, generation: u32, now: u6
 #[inline]
 pub fn is_in_flight(scope: &Scope, bits: u64, opened_at: u64) -> bool {
     let mut left = bits & scope.open & !BASELINE;
-    // As often as there are bits, and once where there is one.
-    for _ in 0..GRANTS {
+    // As far as the highest of them, and mostly there are few grants. Bit by bit: the kernel's verifier follows every branch of what would jump.
+    for began in &scope.since {
         if left == 0 {
             return false;
         }
-        let began = scope.since.get(lowest_bit(left) & (GRANTS - 1));
-        if began.is_some_and(|began| *began <= opened_at) {
+        if left & 1 == 1 && *began <= opened_at {
             return true;
         }
-        left &= left.wrapping_sub(1);
+        left >>= 1;
     }
     false
-}
-
-/// The index of the lowest bit that is set; 63 where none is. The kernel side has no instruction for it.
-#[must_use]
-#[inline]
-pub const fn lowest_bit(bits: u64) -> usize {
-    let (mut index, mut left) = (0_usize, bits);
-    let mut half = 32_u32;
-    while half > 0 {
-        if left & 1_u64.wrapping_shl(half).wrapping_sub(1) == 0 {
-            index |= half as usize;
-            left = left.wrapping_shr(half);
-        }
-        half >>= 1;
-    }
-    index
 }
 
 /// The baseline of a session's network.

@@ -2,8 +2,7 @@
 
 use proptest::prelude::*;
 use sentinel_ebpf_common::verdict::{
-    Verdict, heartbeat_is_fresh, is_in_flight, judge, lowest_bit, mark_is_current, network_baseline,
-    open_in_scope,
+    Verdict, heartbeat_is_fresh, is_in_flight, judge, mark_is_current, network_baseline, open_in_scope,
 };
 use sentinel_ebpf_common::{BASELINE, GRANTS, HEARTBEAT_MAX_AGE_NS, Scope, Session, TaskMark};
 
@@ -132,13 +131,6 @@ fn each_verdict_has_a_number_and_a_name_of_its_own() {
 }
 
 proptest! {
-    #[test]
-    fn the_lowest_bit_is_that_which_the_processor_finds(bits: u64) {
-        prop_assume!(bits != 0);
-        prop_assert_eq!(lowest_bit(bits), bits.trailing_zeros() as usize);
-        prop_assert_eq!(lowest_bit(1 << (bits % 64)), (bits % 64) as usize);
-    }
-
     #[test]
     fn a_socket_sends_only_by_a_grant_that_let_it_go_is_open_and_did_not_begin_later(
         open: u64, bits: u64, opened_at in 0_u64..8, since in prop::collection::vec(0_u64..8, GRANTS),

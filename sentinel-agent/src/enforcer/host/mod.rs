@@ -8,6 +8,7 @@ mod exec;
 mod inbound;
 mod network;
 mod outwards;
+mod packets;
 mod sockets;
 mod surface;
 mod survival;
