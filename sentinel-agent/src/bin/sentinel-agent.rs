@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sentinel_agent::daemon::{self, Dead, Options};
+use sentinel_agent::enforcer::Tier;
 
 /// Decides what autonomous agents may do, and has the kernel hold them to it.
 ///
@@ -28,6 +29,9 @@ struct Arguments {
     /// Stops at the end of standard input too
     #[arg(long)]
     until_stdin_closes: bool,
+    /// Doesn't start where the host enforces less: `kill`, or `lsm`, which needs `bpf` among the kernel's active security modules
+    #[arg(long, value_name = "TIER", default_value = "kill")]
+    minimum_tier: Tier,
     /// Leaves sessions running when it is stopped, for the next agent of this instance to take over
     #[arg(long)]
     keep_sessions: bool,
@@ -68,7 +72,7 @@ fn main() -> ExitCode {
         Err(error) => return tell(&error, ExitCode::from(78)),
     };
     let _closed = std::io::stderr().write_all(warnings.as_bytes());
-    let Arguments { state, runtime, instance, until_stdin_closes, keep_sessions, .. } = arguments;
+    let Arguments { state, runtime, instance, until_stdin_closes, minimum_tier, keep_sessions, .. } = arguments;
     let options = Options {
         policies,
         policies_folder: Some(arguments.policies),
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         runtime,
         instance: instance.unwrap_or_else(|| "host".to_owned()),
         until_stdin_closes,
+        minimum_tier,
         keep_sessions,
     };
     match daemon::run(&options, || {}) {

@@ -21,7 +21,7 @@ use tokio::task::LocalSet;
 use crate::clock::{Clock as _, SystemClock};
 use crate::connection::Door;
 use crate::driver::{Driver, DriverError, Setting, ToDisk};
-use crate::enforcer::{EbpfEnforcer, EnforcerError, Places, leftovers};
+use crate::enforcer::{EbpfEnforcer, Enforcer as _, EnforcerError, Places, Tier, leftovers};
 use crate::intake::Intake;
 use crate::server::{Server, listen_at};
 use crate::session::cgroup::SessionCgroup;
@@ -57,6 +57,8 @@ pub struct Options {
     pub instance: String,
     /// Whether the end of standard input stops it.
     pub until_stdin_closes: bool,
+    /// The least that this host must enforce.
+    pub minimum_tier: Tier,
     /// Whether sessions go on when it stops, for the next agent of this instance to take over.
     pub keep_sessions: bool,
 }
@@ -204,7 +206,8 @@ fn enforce_and_serve(
     let gap = opened.gap;
     let to_disk: ToDisk = Arc::new(opened.ledger.to_disk());
     let authority = Authority::going_on(opened.ledger, opened.state);
-    let enforcer = start_or_adopt(places)?;
+    let mut enforcer = start_or_adopt(places)?;
+    require(options.minimum_tier, enforcer.enforcement().tier)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -212,6 +215,17 @@ fn enforce_and_serve(
     let unwatched = |source| DaemonError::System { what: "watch for reports", source };
     let reports = enforcer.as_fd().try_clone_to_owned().map_err(unwatched)?;
     let operators = operators();
+    let own: Vec<PathBuf> = [
+        Some(folders.state.as_path()),
+        Some(&folders.runtime),
+        places.pins.parent(),
+        Some(Path::new(CONFIGURATION)),
+        options.policies_folder.as_deref(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(Path::to_owned)
+    .collect();
     let setting = Setting {
         policies: options.policies.clone(),
         policies_source: options
@@ -224,18 +238,26 @@ fn enforce_and_serve(
         keep_sessions: options.keep_sessions,
         agent_socket: folders.runtime.join(APPLICATION_SOCKET),
         ledger: folders.ledger.clone(),
-        mask: [
-            Some(folders.state.as_path()),
-            Some(&folders.runtime),
-            places.pins.parent(),
-            Some(Path::new(CONFIGURATION)),
-            options.policies_folder.as_deref(),
-        ]
-        .into_iter()
-        .flatten()
-        .map(Path::to_owned)
-        .collect(),
+        mask: own.clone(),
     };
+    let programs = std::env::current_exe().map(|program| {
+        ["sentinel-agent", "sentinel"].map(|name| program.with_file_name(name)).into_iter().chain([program])
+    });
+    let programs = programs.map_err(|source| DaemonError::System { what: "find its own program", source })?;
+    enforcer.keep_own(&own.into_iter().chain(programs).collect::<Vec<_>>())?;
+    let mut listeners = Vec::new();
+    for (door, name, mode, group) in [
+        (Door::Application, APPLICATION_SOCKET, 0o666, None),
+        (Door::Operator, "admin.sock", 0o660, operators),
+    ] {
+        let path = folders.runtime.join(name);
+        let listener =
+            listen_at(&path, mode, group).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
+        if door == Door::Application {
+            enforcer.let_connect(&listener)?;
+        }
+        listeners.push((door, path, listener));
+    }
     LocalSet::new().block_on(&runtime, async {
         let intake = Rc::new(Intake::default());
         let server = Server::new(Rc::clone(&intake));
@@ -243,13 +265,9 @@ fn enforce_and_serve(
             .map_err(|source| DaemonError::System { what: "wait for signals", source })?;
         let mut driver = Driver::new(authority, enforcer, clock, setting, intake);
         driver.announce(gap).map_err(|error| unusable(&error))?;
-        for (door, name, mode, group) in [
-            (Door::Application, APPLICATION_SOCKET, 0o666, None),
-            (Door::Operator, "admin.sock", 0o660, operators),
-        ] {
-            let path = folders.runtime.join(name);
-            let listening = listen_at(&path, mode, group).and_then(watch::readable);
-            let listener = listening.map_err(|source| DaemonError::Socket { path, source })?;
+        for (door, path, listener) in listeners {
+            let listener =
+                watch::readable(listener).map_err(|source| DaemonError::Socket { path, source })?;
             tokio::task::spawn_local(Rc::clone(&server).accept(door, listener));
         }
         let link = folders.runtime.join("agent.sock");
@@ -279,6 +297,18 @@ fn start_or_adopt(places: &Places) -> Result<EbpfEnforcer, EnforcerError> {
     Ok(enforcer)
 }
 
+/// Whether the host enforces as much as the agent's owner wants at least.
+fn require(wanted: Tier, found: Tier) -> Result<(), EnforcerError> {
+    if found >= wanted {
+        return Ok(());
+    }
+    Err(EnforcerError::Unavailable {
+        what: format!("this host enforces at tier `{}`", found.as_str()),
+        cause: format!("the agent was started with `--minimum-tier {}`", wanted.as_str()),
+        way_out: "boot a kernel with `bpf` among the modules of `lsm=`, or ask for less".to_owned(),
+    })
+}
+
 /// The id of the group whose members may operate an agent; without it, only root may.
 fn operators() -> Option<u32> {
     match nix::unistd::Group::from_name(OPERATORS) {
@@ -296,5 +326,20 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
     {
         tracing::warn!(%error, "the limit of open files stays low");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_does_not_start_below_its_minimum_tier() {
+        for (wanted, found) in [(Tier::Kill, Tier::Kill), (Tier::Kill, Tier::Lsm), (Tier::Lsm, Tier::Lsm)] {
+            assert!(require(wanted, found).is_ok());
+        }
+        let refused = DaemonError::from(require(Tier::Lsm, Tier::Kill).unwrap_err());
+        assert!(refused.to_string().contains("--minimum-tier lsm"), "{refused}");
+        assert_eq!(refused.exit_code(), ExitCode::from(69));
     }
 }

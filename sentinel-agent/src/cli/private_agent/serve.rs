@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use super::state::{STATE, first_free, lock_or_busy, make_folder};
 use super::{PrivateAgentError, READY, instance, instance_folder, system};
 use crate::daemon::{self, LoadedPolicy, Options};
+use crate::enforcer::Tier;
 
 /// What the launcher calls `sentinel private-agent` with. The policy's text comes on standard input, which then stays
 /// open as long as the launcher lives.
@@ -74,6 +75,7 @@ fn try_serve(arguments: &PrivateAgentArguments) -> Result<ExitCode, PrivateAgent
         runtime: runtime.clone(),
         instance: instance(pid),
         until_stdin_closes: true,
+        minimum_tier: Tier::Kill,
         keep_sessions: false,
     };
     let result = daemon::run(&options, || {
