@@ -72,7 +72,8 @@ fn main() -> ExitCode {
         Err(error) => return tell(&error, ExitCode::from(78)),
     };
     let _closed = std::io::stderr().write_all(warnings.as_bytes());
-    let Arguments { state, runtime, instance, until_stdin_closes, minimum_tier, keep_sessions, .. } = arguments;
+    let Arguments { state, runtime, instance, until_stdin_closes, minimum_tier, keep_sessions, .. } =
+        arguments;
     let options = Options {
         policies,
         policies_folder: Some(arguments.policies),

@@ -251,8 +251,8 @@ fn enforce_and_serve(
         (Door::Operator, "admin.sock", 0o660, operators),
     ] {
         let path = folders.runtime.join(name);
-        let listener =
-            listen_at(&path, mode, group).map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
+        let listener = listen_at(&path, mode, group)
+            .map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
         if door == Door::Application {
             enforcer.let_connect(&listener)?;
         }

@@ -93,8 +93,15 @@ impl EbpfEnforcer {
         let hooks = Hooks::adopt(places)?;
         let (maps, records) = Maps::adopt(&places.pins)?;
         let enforcement = Enforcement { tier: Hooks::tier_of(places), proven: false };
-        let mut enforcer =
-            Self { enforcement, places: places.clone(), hooks, maps, records, sessions: BTreeMap::new(), own: Vec::new() };
+        let mut enforcer = Self {
+            enforcement,
+            places: places.clone(),
+            hooks,
+            maps,
+            records,
+            sessions: BTreeMap::new(),
+            own: Vec::new(),
+        };
         // Before any heartbeat: what the dead agent had opened must not live on.
         for scope in enforcer.maps.scopes.keys(|_| true)? {
             enforcer.maps.scopes.remove(&scope)?;
@@ -184,6 +191,14 @@ impl EbpfEnforcer {
     #[cfg(test)]
     pub(super) fn maps(&self) -> &Maps {
         &self.maps
+    }
+
+    /// Takes the right to a first exec, and with it the launcher's freedom, from a process: it is held as a command is.
+    pub(super) fn end_launch(&mut self, tgid: u32) -> Result<(), EnforcerError> {
+        self.update_mark(tgid, |mark| {
+            mark.flags = 0;
+            Ok(())
+        })
     }
 
     fn update_mark(

@@ -66,8 +66,7 @@ impl Rules {
             libraries: Vec::new(),
             _held: Vec::new(),
         };
-        let written =
-            rules.put(maps, &doors, &executables).and_then(|()| rules.put_files(maps, policy));
+        let written = rules.put(maps, &doors, &executables).and_then(|()| rules.put_files(maps, policy));
         match written {
             Ok(()) => {
                 rules._held.extend(executables.held);

@@ -7,9 +7,9 @@ mod btf;
 mod ebpf;
 mod executables;
 mod hooks;
-mod identities;
 #[cfg(test)]
 mod host;
+mod identities;
 pub mod images;
 mod layout;
 pub mod leftovers;

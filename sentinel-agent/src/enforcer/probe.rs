@@ -3,7 +3,9 @@
 //! Invariant: loaded is not enforcing. Only denials that really happened make a host count as enforcing, and only
 //! beside the same things allowed, or nothing but breakage would be proven.
 
+use std::iter::zip;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,8 +15,9 @@ use sentinel_engine::{Cidr, ExecRule, NetworkRule, Policy, Protocol};
 use sentinel_proto::SessionId;
 
 use super::ebpf::EbpfEnforcer;
-use super::puppet::{Deed, Ending, Puppet};
-use super::{Enforcer as _, EnforcerError, FirstImage, Tier};
+use super::puppet::Argument::{Bytes, Number};
+use super::puppet::{Argument, Deed, Ending, Puppet};
+use super::{Enforcer as _, EnforcerError, FirstImage, Places, Tier};
 use crate::session::cgroup::SessionCgroup;
 
 /// What is executed: it does nothing, and every host has it.
@@ -25,6 +28,8 @@ const ALLOWED: SessionId = SessionId(u32::MAX - 1);
 /// As which user the rules are resolved; the process is the agent's own.
 const NOBODY: u32 = 65_534;
 const SIGKILL: i32 = 9;
+/// `AT_FDCWD`, as a system call takes it.
+const AT_FDCWD: u64 = -100_i64 as u64;
 /// No file has this number.
 const NO_IMAGE: FirstImage = FirstImage { dev: 0, ino: 0, generation: None };
 
@@ -45,6 +50,14 @@ pub(super) fn prove(enforcer: &mut EbpfEnforcer) -> Result<(), EnforcerError> {
     expect("an exec that no rule names", forbidden.exec, denied)?;
     expect("reports of both", reported(enforcer), [true, true])?;
 
+    if enforcer.enforcement().tier == Tier::Lsm {
+        let outside = Puppet::start().map_err(|cause| untried("fork", cause))?;
+        for ((what, before), (_, found)) in zip(surface(&outside, enforcer.places())?, forbidden.surface) {
+            expect(&format!("{what}, by a process outside"), before.min(0), 0)?;
+            expect(&format!("{what}, by a process in a session"), found, -Errno::PERM.raw_os_error())?;
+        }
+    }
+
     let allowed = scene(enforcer, ALLOWED, &policy_for(to), to)?;
     expect("a connect that a rule names", allowed.connect, 0)?;
     expect("an exec that a rule names", allowed.exec, Ending::Exited(0))?;
@@ -55,6 +68,8 @@ pub(super) fn prove(enforcer: &mut EbpfEnforcer) -> Result<(), EnforcerError> {
 struct Outcome {
     connect: i32,
     exec: Ending,
+    /// What came of what [`surface`] tries; nothing below tier `lsm`.
+    surface: Vec<(&'static str, i32)>,
 }
 
 /// A session with a single process, which connects and executes.
@@ -89,10 +104,41 @@ fn play(
     let puppet = Puppet::start().map_err(|cause| untried("fork", cause))?;
     enforcer.enrol(session, puppet.pid(), NO_IMAGE)?;
     cgroup.add(puppet.pid()).map_err(|cause| untried("move a process", cause))?;
+    enforcer.end_launch(puppet.pid())?;
+    let surface = match enforcer.enforcement().tier {
+        Tier::Lsm => surface(&puppet, enforcer.places())?,
+        Tier::Kill | Tier::None => Vec::new(),
+    };
     let connect = puppet.order(Deed::ConnectTcp(to)).map_err(|cause| untried("connect", cause))?;
     puppet.send(Deed::Exec(Path::new(PROGRAM))).map_err(|cause| untried("execute", cause))?;
     let exec = puppet.fate().map_err(|cause| untried(&format!("execute `{PROGRAM}`"), cause))?;
-    Ok(Outcome { connect, exec })
+    Ok(Outcome { connect, exec, surface })
+}
+
+/// Tries one thing of each family that tier `lsm` holds: what came back, or the error's number below 0.
+fn surface(puppet: &Puppet, places: &Places) -> Result<Vec<(&'static str, i32)>, EnforcerError> {
+    const PROG_GET_NEXT_ID: u64 = 11;
+    const SIGCONT: u64 = 18;
+    let agent = Number(std::process::id().into());
+    let path = |path: &Path| [path.as_os_str().as_bytes(), b"\0"].concat();
+    let cgroup = path(&places.cgroup.join("cgroup.procs"));
+    let netlink = [Number(16), Number(3), Number(16)];
+    let opened = [Number(AT_FDCWD), Bytes, Number(1)];
+    let tried: [(&str, libc::c_long, &[Argument], &[u8]); 4] = [
+        ("a signal to the agent", libc::SYS_kill, &[agent, Number(SIGCONT)], &[]),
+        ("bpf(2)", libc::SYS_bpf, &[Number(PROG_GET_NEXT_ID), Bytes, Number(128)], &[0; 128]),
+        ("a generic netlink socket", libc::SYS_socket, &netlink, &[]),
+        ("opening cgroup.procs for writing", libc::SYS_openat, &opened, &cgroup),
+    ];
+    let tried = tried.map(|(what, number, arguments, bytes)| {
+        let mut all = [Number(0); 6];
+        for (place, argument) in all.iter_mut().zip(arguments) {
+            *place = *argument;
+        }
+        let came = puppet.order(Deed::Call(number, all, bytes)).map_err(|cause| untried(what, cause))?;
+        Ok((what, came))
+    });
+    tried.into_iter().collect()
 }
 
 fn policy_for(to: SocketAddr) -> Policy {

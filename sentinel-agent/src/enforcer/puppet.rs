@@ -32,7 +32,6 @@ const ORDER: usize = 448;
 /// Where in an order the path begins.
 const PATH: usize = 64;
 /// Arguments of a call.
-#[cfg(test)]
 const ARGUMENTS: usize = 6;
 
 /// What it can try.
@@ -50,7 +49,6 @@ pub(super) enum Deed<'a> {
     /// `execve`, without arguments. There is an answer only where it failed.
     Exec(&'a Path),
     /// A system call with this number and these arguments, and bytes that an argument may point to.
-    #[cfg(test)]
     Call(libc::c_long, [Argument; ARGUMENTS], &'a [u8]),
     /// Receives a descriptor by the socket with this number, and closes it again.
     #[cfg(test)]
@@ -60,7 +58,6 @@ pub(super) enum Deed<'a> {
 }
 
 /// An argument of a call.
-#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Argument {
     Number(u64),
@@ -85,7 +82,6 @@ impl Deed<'_> {
                 let place = order.get_mut(PATH..PATH + bytes.len()).ok_or(io::ErrorKind::InvalidFilename)?;
                 place.copy_from_slice(bytes);
             }
-            #[cfg(test)]
             Self::Call(number, arguments, bytes) => {
                 order[0] = b'k';
                 order[4..8].copy_from_slice(&i32::try_from(number).unwrap_or(-1).to_ne_bytes());
@@ -335,7 +331,6 @@ fn obey(order: &[u8; ORDER]) -> Done {
         b'o' => make_socket(order),
         b'x' => execute(order),
         b'f' => return fork(order),
-        #[cfg(test)]
         b'k' => return Done::Answer(call(order)),
         #[cfg(test)]
         b'r' => receive(order),
@@ -387,7 +382,6 @@ fn execute(order: &[u8; ORDER]) -> rustix::io::Result<()> {
 }
 
 /// What the call came back with, or the error's number below 0.
-#[cfg(test)]
 fn call(order: &[u8; ORDER]) -> i32 {
     let number = i32::from_ne_bytes([order[4], order[5], order[6], order[7]]);
     let mut arguments = [0_u64; ARGUMENTS];

@@ -11,8 +11,8 @@ use sentinel_ebpf_common::BASELINE;
 use sentinel_ebpf_common::record::{
     OPERATION_BPF, OPERATION_CONNECT, OPERATION_EXEC, OPERATION_EXEC_REFUSED, OPERATION_FORK, OPERATION_MAP,
     OPERATION_MODULE, OPERATION_MOUNT, OPERATION_NAMESPACE, OPERATION_PERF, OPERATION_PRIVILEGE,
-    OPERATION_RECEIVE, OPERATION_SEND, OPERATION_SENDMSG, OPERATION_SIGNAL, OPERATION_SOCKET, OPERATION_TRACE,
-    OPERATION_UNIX, OPERATION_URING, OPERATION_WRITE,
+    OPERATION_RECEIVE, OPERATION_SEND, OPERATION_SENDMSG, OPERATION_SIGNAL, OPERATION_SOCKET,
+    OPERATION_TRACE, OPERATION_UNIX, OPERATION_URING, OPERATION_WRITE,
 };
 use sentinel_ebpf_common::verdict::Verdict;
 use sentinel_engine::{Attempt, Policy};
@@ -95,7 +95,9 @@ fn surface(operation: u32, record: &KernelRecord) -> Option<(&'static str, Strin
         OPERATION_PERF => ("perf", "a performance event".to_owned()),
         OPERATION_MODULE => ("load", format!("code or data of kind {number} into the kernel")),
         OPERATION_MOUNT => ("mount", "a change of what is mounted".to_owned()),
-        OPERATION_NAMESPACE => ("namespace", format!("other namespaces or another cgroup (clone flags {number:#x})")),
+        OPERATION_NAMESPACE => {
+            ("namespace", format!("other namespaces or another cgroup (clone flags {number:#x})"))
+        }
         OPERATION_PRIVILEGE => ("privilege", "a program that gives more rights".to_owned()),
         OPERATION_URING => ("io_uring", "a ring that works outside of its process".to_owned()),
         OPERATION_SEND => ("send", network_target(record)),

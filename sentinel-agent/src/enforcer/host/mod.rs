@@ -84,8 +84,14 @@ impl Host {
         let runtime = Folder::new(&name);
         let places = Places::find(runtime.path(), &name).unwrap();
         let claim = Claim::new(&name, runtime.path());
-        let mut host =
-            Self { enforcer: None, places, tier: Tier::None, launchers: Vec::new(), _runtime: runtime, _claim: claim };
+        let mut host = Self {
+            enforcer: None,
+            places,
+            tier: Tier::None,
+            launchers: Vec::new(),
+            _runtime: runtime,
+            _claim: claim,
+        };
         host.restart();
         host
     }

@@ -33,8 +33,7 @@ fn send_unix(puppet: &Puppet, name: &[u8]) -> i32 {
     let socket = call(puppet, libc::SYS_socket, &[Number(1), Number(2), Number(0)]);
     let address = address(name);
     let length = u64::try_from(address.len()).unwrap();
-    let arguments =
-        [Number(socket.try_into().unwrap()), Bytes, Number(1), Number(0), Bytes, Number(length)];
+    let arguments = [Number(socket.try_into().unwrap()), Bytes, Number(1), Number(0), Bytes, Number(length)];
     let sent = call_with(puppet, libc::SYS_sendto, &arguments, &address);
     call(puppet, libc::SYS_close, &[Number(socket.try_into().unwrap())]);
     sent

@@ -51,8 +51,7 @@ fn bpf_and_performance_events_are_refused() {
     attributes[4] = 128;
     attributes[8] = 2;
     let perf = |puppet: &Puppet| {
-        let arguments =
-            [Bytes, Number(0), Number(u64::MAX), Number(u64::MAX), Number(8)];
+        let arguments = [Bytes, Number(0), Number(u64::MAX), Number(u64::MAX), Number(8)];
         call_with(puppet, libc::SYS_perf_event_open, &arguments, &attributes).min(0)
     };
     assert_eq!((perf(&outside), perf(&inside)), (0, host.refused(0)));
@@ -64,9 +63,8 @@ fn loading_into_the_kernel_is_refused() {
     let mut host = Host::new();
     let (inside, outside) = two(&mut host);
     // No module, but as large as the header of one.
-    let load = |puppet: &Puppet| {
-        call_with(puppet, libc::SYS_init_module, &[Bytes, Number(200), Bytes], &[0; 200])
-    };
+    let load =
+        |puppet: &Puppet| call_with(puppet, libc::SYS_init_module, &[Bytes, Number(200), Bytes], &[0; 200]);
     let told = load(&outside);
     assert!([-libc::ENOEXEC, -libc::ENOSYS].contains(&told), "{told}");
     assert_eq!(load(&inside), host.refused(told));
@@ -81,13 +79,11 @@ fn mounts_are_refused() {
     let flags = rustix::mount::MountFlags::NOEXEC;
     rustix::mount::mount("none", folder.path(), "tmpfs", flags, None).unwrap();
     let make_private = |puppet: &Puppet| {
-        let arguments =
-            [Number(0), Bytes, Number(0), Number(libc::MS_PRIVATE), Number(0)];
+        let arguments = [Number(0), Bytes, Number(0), Number(libc::MS_PRIVATE), Number(0)];
         call_with(puppet, libc::SYS_mount, &arguments, &c_path(folder.path()))
     };
-    let unmount = |puppet: &Puppet| {
-        call_with(puppet, libc::SYS_umount2, &[Bytes, Number(2)], &c_path(folder.path()))
-    };
+    let unmount =
+        |puppet: &Puppet| call_with(puppet, libc::SYS_umount2, &[Bytes, Number(2)], &c_path(folder.path()));
     assert_eq!((make_private(&outside), make_private(&inside)), (0, host.refused(0)));
     assert_eq!(unmount(&inside), host.refused(0));
     if host.is_lsm() {
@@ -183,8 +179,7 @@ fn what_is_the_agents_is_not_changed_by_any_name_and_what_is_beside_it_is() {
     host.enforcer().keep_own(&[own.clone(), folder.path().join("missing")]).unwrap();
     let (inside, outside) = two(&mut host);
     let deeds = |puppet: &Puppet, folder: &Path| {
-        let (deep, ledger, new) =
-            (folder.join("deep"), folder.join("deep/ledger"), folder.join("deep/new"));
+        let (deep, ledger, new) = (folder.join("deep"), folder.join("deep/ledger"), folder.join("deep/new"));
         let one = |number, path: &Path, more: &[crate::enforcer::puppet::Argument]| {
             let arguments: Vec<_> = [HERE, Bytes].into_iter().chain(more.iter().copied()).collect();
             call_with(puppet, number, &arguments, &c_path(path))
@@ -236,13 +231,11 @@ fn code_is_mapped_from_roots_files_and_from_listed_folders_and_from_no_other() {
     let (inside, outside) = (host.command(&session), Puppet::start().unwrap());
     let mapped = |puppet: &Puppet, file: &File, rights: u64| {
         let file = Number(file.as_raw_fd().try_into().unwrap());
-        let arguments =
-            [Number(AT), Number(4_096), Number(rights), Number(FIXED), file, Number(0)];
+        let arguments = [Number(AT), Number(4_096), Number(rights), Number(FIXED), file, Number(0)];
         call(puppet, libc::SYS_mmap, &arguments).min(0)
     };
-    let made_code = |puppet: &Puppet| {
-        call(puppet, libc::SYS_mprotect, &[Number(AT), Number(4_096), Number(5)])
-    };
+    let made_code =
+        |puppet: &Puppet| call(puppet, libc::SYS_mprotect, &[Number(AT), Number(4_096), Number(5)]);
     let all = |puppet: &Puppet| [&roots, &users, &listed].map(|file| mapped(puppet, file, 5));
     assert_eq!(all(&outside), [0; 3]);
     assert_eq!(all(&inside), [0, host.refused(0), 0]);
