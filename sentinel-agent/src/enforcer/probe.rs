@@ -50,7 +50,7 @@ pub(super) fn prove(enforcer: &mut EbpfEnforcer) -> Result<(), EnforcerError> {
     expect("an exec that no rule names", forbidden.exec, denied)?;
     expect("reports of both", reported(enforcer), [true, true])?;
 
-    if enforcer.enforcement().tier == Tier::Lsm {
+    if !forbidden.surface.is_empty() {
         let outside = Puppet::start().map_err(|cause| untried("fork", cause))?;
         for ((what, before), (_, found)) in zip(surface(&outside, enforcer.places())?, forbidden.surface) {
             expect(&format!("{what}, by a process outside"), before.min(0), 0)?;
@@ -106,8 +106,8 @@ fn play(
     cgroup.add(puppet.pid()).map_err(|cause| untried("move a process", cause))?;
     enforcer.end_launch(puppet.pid())?;
     let surface = match enforcer.enforcement().tier {
-        Tier::Lsm => surface(&puppet, enforcer.places())?,
-        Tier::Kill | Tier::None => Vec::new(),
+        Tier::Lsm if session == FORBIDDEN => surface(&puppet, enforcer.places())?,
+        Tier::Lsm | Tier::Kill | Tier::None => Vec::new(),
     };
     let connect = puppet.order(Deed::ConnectTcp(to)).map_err(|cause| untried("connect", cause))?;
     puppet.send(Deed::Exec(Path::new(PROGRAM))).map_err(|cause| untried("execute", cause))?;

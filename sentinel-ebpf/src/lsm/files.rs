@@ -104,8 +104,8 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
         return ALLOW;
     }
     let file = pointer(&ctx, 0);
-    let mode: u16 = member(member(file, offsets::file_inode()).unwrap_or(0), offsets::inode_mode())
-        .unwrap_or(S_IFSOCK);
+    let mode: u16 =
+        member(member(file, offsets::file_inode()).unwrap_or(0), offsets::inode_mode()).unwrap_or(S_IFSOCK);
     if mode & S_IFMT != S_IFSOCK {
         return ALLOW;
     }
@@ -165,8 +165,14 @@ fn map(file: u64) -> i32 {
     }
     let audited = u32::from(of_session.flags & Session::AUDIT != 0);
     let File { dev, ino, .. } = found;
-    let surface =
-        Surface { operation: OPERATION_MAP, dev, ino, rule_bits: bits, open_bits: open, ..Surface::default() };
+    let surface = Surface {
+        operation: OPERATION_MAP,
+        dev,
+        ino,
+        rule_bits: bits,
+        open_bits: open,
+        ..Surface::default()
+    };
     report_surface(number, verdict, audited, &surface);
     if audited == 0 { DENY } else { ALLOW }
 }

@@ -54,8 +54,7 @@ pub fn task_kill(ctx: LsmContext) -> i32 {
         return ALLOW;
     }
     let Outside::Yes(pid) = outside(number, pointer(&ctx, 0)) else { return ALLOW };
-    let surface =
-        Surface { operation: OPERATION_SIGNAL, number: pid, detail: signal, ..Surface::default() };
+    let surface = Surface { operation: OPERATION_SIGNAL, number: pid, detail: signal, ..Surface::default() };
     report_surface(number, Verdict::Surface, 0, &surface);
     DENY
 }

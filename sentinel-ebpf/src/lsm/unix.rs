@@ -9,7 +9,7 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use sentinel_ebpf_common::record::OPERATION_UNIX;
 use sentinel_ebpf_common::verdict::{Verdict, judge};
-use sentinel_ebpf_common::{Image, OWNED_BY_AGENT, Session};
+use sentinel_ebpf_common::{BASELINE, Image, OWNED_BY_AGENT, Session, TaskMark};
 
 use super::owners::{Owner, owner_of, sock_of};
 use super::{ALLOW, DENY, pointer};
@@ -17,7 +17,6 @@ use crate::maps::UNIX;
 use crate::offsets;
 use crate::report::{Surface, report_surface};
 use crate::session::{governed, heartbeat_fresh, member, now, open_in_scopes, session};
-use sentinel_ebpf_common::{BASELINE, TaskMark};
 
 /// Bytes of a `sockaddr_un` before its name.
 const BEFORE_NAME: u64 = 2;
