@@ -71,7 +71,7 @@ enum Task {
         /// Only this kernel.
         #[arg(long)]
         kernel: Option<String>,
-        /// Only tests whose name has this in it, instead of those that the file names.
+        /// Tests whose name has this in it, instead of those that the file names. With `package/target::` before it, of that program alone.
         #[arg(long)]
         test: Option<String>,
     },

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 
 use crate::command::{output, run};
 use crate::toolchain::{self, BPF_LINKER_VERSION, DEBIAN_COMPILER, DEBIAN_LLVM, LLVM_PREFIX};
+use crate::vm;
 
 /// A program that tests or builds call, the package that has it, and what for.
 const PROGRAMS: &[(&str, &str, &str)] = &[
@@ -15,9 +16,13 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("curl", "curl", "the demo's unmodified program"),
     ("bpftool", "bpftool", "tells what a test run leaves in the kernel"),
     ("setsid", "util-linux", "keeps the clean-up after a killed test run alive"),
+    ("cpio", "cpio", "reads what the virtual machines' file systems are packed in"),
     ("depmod", "kmod", "tells which kernel module needs which others"),
     ("xz", "xz-utils", "unpacks kernel modules"),
 ];
+
+/// The package with the emulator, and what for.
+const EMULATOR: (&str, &str) = ("qemu-system-x86", "boots the kernels on which `cargo xtask vm` runs tests");
 
 /// What cargo is asked to install; behind it goes the folder.
 const INSTALL_LINKER: &[&str] = &[
@@ -59,7 +64,13 @@ pub(crate) fn setup(root: &Path) -> anyhow::Result<()> {
     if toolchain::linker().is_none() && !Path::new(library).exists() {
         packages.push((llvm, "the LLVM that bpf-linker is built against"));
     }
+    if !vm::has_busybox() {
+        packages.push(("busybox-static", "the system around the tests in a virtual machine"));
+    }
     install_packages(root, &packages)?;
+    if !vm::has_emulator() {
+        install_emulator(root)?;
+    }
     if toolchain::linker().is_none() {
         install_linker(root)?;
     }
@@ -84,6 +95,32 @@ fn install_packages(root: &Path, packages: &[(&str, &str)]) -> anyhow::Result<()
     if packages.is_empty() {
         return Ok(());
     }
+    let names = announce(root, packages)?;
+    run(root, "apt-get", &["update", "--quiet"])?;
+    install(Command::new("apt-get"), &names)
+}
+
+/// The emulator, from this release or from its backports: where some of QEMU is from there, its parts fit no others.
+fn install_emulator(root: &Path) -> anyhow::Result<()> {
+    let names = announce(root, &[EMULATOR])?;
+    run(root, "apt-get", &["update", "--quiet"])?;
+    let mut simulated = Command::new("apt-get");
+    simulated.args(INSTALL).arg("--simulate").args(&names).stdin(Stdio::null()).stdout(Stdio::null());
+    if simulated.stderr(Stdio::null()).status().context("`apt-get` can't be started")?.success() {
+        return install(Command::new("apt-get"), &names);
+    }
+    println!(
+        "setup: this release's `{}` doesn't go with what is installed; takes that of its backports",
+        names.join(" ")
+    );
+    install(vm::backports_installer()?, &names)
+}
+
+/// Says what is missing, and what for; gives the names.
+///
+/// # Errors
+/// This task can't install it.
+fn announce<'a>(root: &Path, packages: &[(&'a str, &str)]) -> anyhow::Result<Vec<&'a str>> {
     for (package, why) in packages {
         println!("setup: needs Debian's package `{package}`: {why}");
     }
@@ -99,12 +136,16 @@ fn install_packages(root: &Path, packages: &[(&str, &str)]) -> anyhow::Result<()
             toolchain::linker_root().display()
         );
     }
-    run(root, "apt-get", &["update", "--quiet"])?;
-    // Debian's `rustc-web` replaces its `rustc`: what is installed here is not ours to remove.
-    let install = ["install", "--yes", "--quiet", "--no-install-recommends", "--no-remove"];
-    let status = Command::new("apt-get")
-        .args(install)
-        .args(&names)
+    Ok(names)
+}
+
+/// What `apt-get` is asked to do. Debian's `rustc-web` replaces its `rustc`: what is installed here is not ours to remove.
+const INSTALL: &[&str] = &["install", "--yes", "--quiet", "--no-install-recommends", "--no-remove"];
+
+fn install(mut apt: Command, names: &[&str]) -> anyhow::Result<()> {
+    let status = apt
+        .args(INSTALL)
+        .args(names)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         .status()

@@ -14,7 +14,7 @@ use crate::command::output;
 use crate::leftovers::Snapshot;
 use crate::reaper::Reaper;
 use crate::tiers::{Age, Tier, Tiers};
-use crate::{build_ebpf, fuzz, python, setup, test};
+use crate::{build_ebpf, fuzz, python, setup, test, vm};
 
 const RECORDS: &str = "tests/soak.toml";
 const SECONDS_A_DAY: i64 = 24 * 60 * 60;
@@ -42,6 +42,7 @@ pub(crate) fn soak(root: &Path, filter: Option<&str>, fuzz_seconds: u32) -> anyh
     let mut tests = test::list(root, &targets)?;
     tests.extend(fuzz_targets.iter().map(fuzz::Target::test));
     tests.extend(python::build(root)?.tests()?);
+    tests.extend(vm::tests(root)?);
     let tiers = Tiers::read(root)?.sort(&tests)?;
     let is_wanted = |test: &str| filter.is_none_or(|filter| test.contains(filter));
 

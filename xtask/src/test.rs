@@ -14,19 +14,22 @@ use crate::leftovers::Snapshot;
 use crate::python::Python;
 use crate::reaper::Reaper;
 use crate::tiers::{Tier, Tiers};
+use crate::vm::{self, Selection, Vm};
 use crate::{build_ebpf, fuzz, python, setup, soak};
 
 /// How long each fuzz target runs: long enough to reach what it reached before, and a little more.
 const FUZZ_SECONDS: u32 = 20;
 
-/// One test program.
+/// One program, mostly a test.
 #[derive(Debug)]
 pub(crate) struct Target {
-    package: String,
-    name: String,
-    executable: String,
+    pub(crate) package: String,
+    /// `lib` for a library's tests.
+    pub(crate) name: String,
+    pub(crate) executable: String,
     /// The package's folder, in which cargo runs its tests.
     folder: PathBuf,
+    pub(crate) is_test: bool,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +48,8 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
     tests.extend(fuzz_targets.iter().map(fuzz::Target::test));
     let python_tests = python.tests()?;
     tests.extend_from_slice(&python_tests);
+    let kernels = vm::tests(root)?;
+    tests.extend_from_slice(&kernels);
     let rules = Tiers::read(root)?;
     let tiers = rules.sort(&tests)?;
 
@@ -96,6 +101,10 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
             }
         }
     }
+    let kernels = kernels.into_iter().filter(|test| {
+        tiers.get(test) == Some(&Tier::Ci) && filter.is_none_or(|filter| test.contains(filter))
+    });
+    run_kernels(root, &kernels.collect::<Vec<_>>(), &mut count, &mut failed_targets)?;
     if filter.is_none() {
         run_doc_tests(root, &mut count, &mut failed_targets)?;
     }
@@ -147,11 +156,19 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Vec<Target>> {
         "cargo",
         &["test", "--workspace", "--no-run", "--locked", "--message-format=json-render-diagnostics"],
     )?;
+    Ok(executables(&messages)?.into_iter().filter(|target| target.is_test).collect())
+}
+
+/// The programs that cargo tells of in its messages.
+///
+/// # Errors
+/// They aren't as cargo writes them.
+pub(crate) fn executables(messages: &str) -> anyhow::Result<Vec<Target>> {
     let mut targets = BTreeMap::new();
     for message in messages.lines() {
         let message: serde_json::Value =
             serde_json::from_str(message).context("cargo printed what is no JSON")?;
-        let (Some(executable), Some(true)) =
+        let (Some(executable), Some(is_test)) =
             (message["executable"].as_str(), message["profile"]["test"].as_bool())
         else {
             continue;
@@ -163,8 +180,8 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Vec<Target>> {
         let name = if is_library { "lib".to_owned() } else { name };
         let manifest = Path::new(message["manifest_path"].as_str().context("a target without a manifest")?);
         let folder = manifest.parent().context("a manifest without a folder")?.to_owned();
-        let target = Target { package, name, executable: executable.to_owned(), folder };
-        targets.insert((target.package.clone(), target.name.clone()), target);
+        let target = Target { package, name, executable: executable.to_owned(), folder, is_test };
+        targets.insert((target.package.clone(), target.name.clone(), is_test), target);
     }
     Ok(targets.into_values().collect())
 }
@@ -237,6 +254,33 @@ fn run_target(
         }
     }
     run_counted(command, &format!("{}/{}", target.package, target.name), count)
+}
+
+/// Runs what `tests/kernels.toml` lists on each of these kernels.
+fn run_kernels(
+    root: &Path,
+    kernels: &[String],
+    count: &mut Count,
+    failed: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    if kernels.is_empty() {
+        return Ok(());
+    }
+    let vm = Vm::prepare(root, Selection::Listed)?;
+    for test in kernels {
+        match vm.run(test) {
+            Ok(told) => {
+                println!("{test}: {told}");
+                count.passed += told.passed;
+            }
+            Err(failure) => {
+                println!("{test}: {failure:#}");
+                count.failed += 1;
+                failed.push(test.clone());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn run_doc_tests(root: &Path, count: &mut Count, failed: &mut Vec<String>) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use object::Object as _;
 
 use super::kernels::Kernel;
 use super::verdict::{DONE, EXIT, START};
@@ -11,14 +12,13 @@ use super::verdict::{DONE, EXIT, START};
 const BUSYBOX: &str = "/bin/busybox";
 
 /// What it is called by. Copies, not links: Sentinel tells programs apart by their file.
-const COPIES: &[&str] = &["bin/sh", "bin/cat"];
+const COPIES: &[&str] = &["bin/sh", "bin/cat", "usr/bin/id"];
 /// What scripts call; these are links.
 const LINKS: &[&str] = &[
     "bin/chmod",
     "bin/cp",
     "bin/dmesg",
     "bin/echo",
-    "bin/id",
     "bin/kill",
     "bin/ls",
     "bin/mkdir",
@@ -109,15 +109,28 @@ impl Archive {
     }
 }
 
+/// The busybox.
+///
+/// # Errors
+/// There is none, or it needs libraries.
+pub(crate) fn busybox() -> anyhow::Result<Vec<u8>> {
+    let busybox = std::fs::read(BUSYBOX)
+        .with_context(|| format!("`{BUSYBOX}`: `cargo xtask setup` installs Debian's busybox-static"))?;
+    let elf = object::File::parse(&*busybox).with_context(|| format!("`{BUSYBOX}` is no program"))?;
+    let needs_libraries = elf.section_by_name(".interp").is_some();
+    ensure!(
+        !needs_libraries,
+        "`{BUSYBOX}` needs libraries; Debian's package busybox-static has one that doesn't"
+    );
+    Ok(busybox)
+}
+
 /// Adds what a system has.
 ///
 /// # Errors
 /// There is no busybox, or it isn't static.
 pub(crate) fn add_system(archive: &mut Archive) -> anyhow::Result<()> {
-    let busybox = std::fs::read(BUSYBOX)
-        .with_context(|| format!("`{BUSYBOX}`: `cargo xtask setup` installs Debian's busybox-static"))?;
-    let is_static = !busybox.windows(12).any(|part| part == b"/ld-linux-x8");
-    ensure!(is_static, "`{BUSYBOX}` isn't static; Debian's package busybox-static has one that is");
+    let busybox = busybox()?;
     archive.file("bin/busybox", 0o755, &busybox)?;
     for copy in COPIES {
         archive.file(copy, 0o755, &busybox)?;
@@ -194,7 +207,8 @@ pub(crate) fn add_modules(archive: &mut Archive, files: &[PathBuf]) -> anyhow::R
 /// The beginning of the first process: what a system's start does. What is printed goes to the second serial port, so that it isn't mixed up
 /// with what the kernel prints. No tracefs: the agent brings its own.
 pub(crate) fn init(kernel: &Kernel, modules: usize) -> String {
-    let loaded: String = (0..modules).map(|index| format!("insmod /modules/{index}.ko || fail module {index}\n")).collect();
+    let loaded: String =
+        (0..modules).map(|index| format!("insmod /modules/{index}.ko || fail module {index}\n")).collect();
     format!(
         r#"#!/bin/sh
 fail() {{ echo "{EXIT}the guest's start: $* 1"; echo "{DONE}"; poweroff -f; }}
@@ -239,8 +253,10 @@ mod tests {
     fn the_smallest_program_exits_with_its_status() {
         use std::os::unix::fs::OpenOptionsExt as _;
         for status in [0, 1] {
-            let path = std::env::temp_dir().join(format!("sentinel-xtask-exit-{status}-{}", std::process::id()));
-            let mut file = std::fs::File::options().write(true).create_new(true).mode(0o755).open(&path).unwrap();
+            let path =
+                std::env::temp_dir().join(format!("sentinel-xtask-exit-{status}-{}", std::process::id()));
+            let mut file =
+                std::fs::File::options().write(true).create_new(true).mode(0o755).open(&path).unwrap();
             std::io::Write::write_all(&mut file, &exiting(status)).unwrap();
             drop(file);
             let ended = std::process::Command::new(&path).status();
@@ -258,7 +274,11 @@ mod tests {
         archive.file("a/c", 0o644, b"").unwrap();
         archive.link("a/l", "/a/c").unwrap();
         archive.write(&folder.join("archive")).unwrap();
-        let list = output(&folder, "cpio", &["--list", "--verbose", "--numeric-uid-gid", "--quiet", "--file", "archive"]);
+        let list = output(
+            &folder,
+            "cpio",
+            &["--list", "--verbose", "--numeric-uid-gid", "--quiet", "--file", "archive"],
+        );
         let list = list.unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         let lines: Vec<&str> = list.lines().collect();

@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 
+use super::Selection;
+
 /// The file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,12 +24,17 @@ pub(crate) struct Kernel {
     pub(crate) suites: Vec<String>,
     pub(crate) package: String,
     pub(crate) tier: Tier,
+    /// The machine's processor, as QEMU calls it.
+    pub(crate) processor: String,
     /// More of its command line.
     #[serde(default)]
     pub(crate) arguments: String,
     /// What is loaded before the tests run.
     #[serde(default)]
     pub(crate) modules: Vec<String>,
+    /// What runs here instead of the programs' own lists.
+    #[serde(default)]
+    pub(crate) tests: Vec<String>,
 }
 
 /// What Sentinel must enforce on a kernel.
@@ -49,6 +56,12 @@ pub(crate) struct Listed {
     pub(crate) target: String,
     /// What runs on every kernel: tests with one of these in their name.
     pub(crate) tests: Vec<String>,
+    /// Of those, not tests with one of these in their name.
+    #[serde(default)]
+    pub(crate) skip: Vec<String>,
+    /// What it starts itself: `package/program`.
+    #[serde(default)]
+    pub(crate) starts: Vec<String>,
 }
 
 impl Kernels {
@@ -77,11 +90,31 @@ impl Kernels {
                 "two kernels are named `{name}`"
             );
         }
+        for started in file.program.iter().flat_map(|program| &program.starts) {
+            ensure!(started.split('/').count() == 2, "`{started}` is no `package/program`");
+        }
         ensure!(
             file.program.iter().any(|program| !program.tests.is_empty()),
             "it names no test that runs on every kernel"
         );
         Ok(file)
+    }
+
+    /// The programs that have tests of a selection.
+    ///
+    /// # Errors
+    /// There is none; names those that there are.
+    pub(crate) fn selected(&self, selection: &Selection) -> anyhow::Result<Vec<Listed>> {
+        let is_selected = |program: &&Listed| match selection {
+            Selection::Listed | Selection::Having(_) => !program.tests.is_empty(),
+            Selection::Of(name, _) => program.name() == *name,
+        };
+        let selected: Vec<Listed> = self.program.iter().filter(is_selected).cloned().collect();
+        if selected.is_empty() {
+            let names: Vec<String> = self.program.iter().map(Listed::name).collect();
+            bail!("`tests/kernels.toml` has no such program, but: {}", names.join(", "));
+        }
+        Ok(selected)
     }
 
     /// The kernel of this name.
@@ -94,6 +127,13 @@ impl Kernels {
             bail!("`tests/kernels.toml` has no kernel `{name}`, but: {}", names.join(", "));
         };
         Ok(kernel)
+    }
+}
+
+impl Listed {
+    /// `package/target`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.package, self.target)
     }
 }
 
@@ -120,5 +160,50 @@ impl Tier {
             Self::Lsm => "lsm",
             Self::Kill => "kill",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KERNEL: &str = "[[kernel]]\nname = \"a\"\nsuites = [\"s\"]\npackage = \"p\"\nprocessor = \"c\"\n";
+    const PROGRAM: &str = "[[program]]\npackage = \"p\"\ntarget = \"lib\"\ntests = [\"t\"]\n";
+
+    #[test]
+    fn the_projects_own_file_is_valid() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let kernels = Kernels::read(root).unwrap();
+        assert!(kernels.kernel.iter().any(|kernel| kernel.tier == Tier::Lsm));
+        assert!(kernels.kernel.iter().any(|kernel| kernel.tier == Tier::Kill));
+    }
+
+    #[test]
+    fn bpf_is_among_the_security_modules_of_tier_lsm_alone() {
+        for (tier, has_bpf) in [("lsm", true), ("kill", false)] {
+            let text = format!("{KERNEL}tier = \"{tier}\"\narguments = \"preempt=full\"\n{PROGRAM}");
+            let line = Kernels::parse(&text).unwrap().find("a").unwrap().command_line();
+            assert_eq!(line.contains(",bpf"), has_bpf, "{line}");
+            assert!(line.ends_with("preempt=full"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_twice_or_not_at_all_is_refused() {
+        let kernel = format!("{KERNEL}tier = \"lsm\"\n");
+        let refused = |text: &str| format!("{:#}", Kernels::parse(text).unwrap_err());
+        assert!(refused(&format!("{kernel}{kernel}{PROGRAM}")).contains("two kernels are named `a`"));
+        assert!(
+            refused(&format!("{}{PROGRAM}", kernel.replace("[\"s\"]", "[]"))).contains("comes from no suite")
+        );
+        assert!(
+            refused(&format!("{}{PROGRAM}", kernel.replace("\"a\"", "\"a/b\"")))
+                .contains("a name is letters")
+        );
+        assert!(refused(&format!("kernel = []\n{PROGRAM}")).contains("names no kernel"));
+        assert!(refused(&format!("{kernel}{}", PROGRAM.replace("[\"t\"]", "[]"))).contains("names no test"));
+        let unknown =
+            Kernels::parse(&format!("{kernel}{PROGRAM}")).unwrap().find("b").unwrap_err().to_string();
+        assert!(unknown.ends_with("no kernel `b`, but: a"), "{unknown}");
     }
 }

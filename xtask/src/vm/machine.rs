@@ -62,8 +62,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 pub(crate) fn run(kernel: &Kernel, image: &Path, initramfs: &Path, console: &Path) -> anyhow::Result<Seen> {
     let mut command = Command::new(QEMU);
     command
-        // With `cx16`, or with the default processor, 6.12 crashes under load.
-        .args(["-accel", "tcg,thread=multi", "-cpu", "EPYC,-cx16", "-smp", "2", "-m", "2048"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", &kernel.processor, "-smp", "2", "-m", "2048"])
         .args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot", "-no-user-config"])
         .arg("-kernel")
         .arg(image)

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a kernel whose tests were not seen to run and pass, all of them, is a failure that says why: see `verdict`.
 
+mod apt;
 mod initramfs;
 mod kernels;
 mod machine;
@@ -10,23 +11,39 @@ mod programs;
 mod verdict;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 
+use self::apt::Apt;
 use self::kernels::{Kernel, Kernels};
 use self::packages::Unpacked;
-use self::programs::Program;
+use self::programs::{Program, Started};
 pub(crate) use self::verdict::Passed;
 use crate::{build_ebpf, setup, toolchain};
 
 /// Which tests run in the guest.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Selection<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Selection {
     /// Those that `tests/kernels.toml` names.
     Listed,
-    /// Those with this in their name.
-    Having(&'a str),
+    /// Those with this in their name, of the programs of which it names some.
+    Having(String),
+    /// Those of one program, `package/target`, with this in their name.
+    Of(String, String),
+}
+
+impl Selection {
+    /// From what `--test` was given.
+    fn parse(test: Option<&str>) -> Self {
+        let Some(test) = test else { return Self::Listed };
+        match test.split_once("::") {
+            Some((program, part)) if program.contains('/') => Self::Of(program.to_owned(), part.to_owned()),
+            None if test.contains('/') => Self::Of(test.to_owned(), String::new()),
+            _ => Self::Having(test.to_owned()),
+        }
+    }
 }
 
 /// What is ready to be booted.
@@ -34,7 +51,9 @@ pub(crate) enum Selection<'a> {
 pub(crate) struct Vm {
     root: PathBuf,
     kernels: Kernels,
+    selection: Selection,
     programs: Vec<Program>,
+    started: Vec<Started>,
 }
 
 /// Runs the tests on one kernel or on all.
@@ -42,17 +61,17 @@ pub(crate) struct Vm {
 /// # Errors
 /// Names the kernels on which something failed, or what keeps them from being booted at all.
 pub(crate) fn vm(root: &Path, kernel: Option<&str>, test: Option<&str>) -> anyhow::Result<()> {
+    let kernels = Kernels::read(root)?;
+    let names: Vec<String> = match kernel {
+        Some(name) => vec![kernels.find(name)?.name.clone()],
+        None => kernels.kernel.iter().map(|kernel| kernel.name.clone()).collect(),
+    };
     setup::setup(root)?;
     build_ebpf::build_ebpf(root)?;
-    let vm = Vm::prepare(root)?;
-    let names: Vec<String> = match kernel {
-        Some(name) => vec![vm.kernels.find(name)?.name.clone()],
-        None => vm.kernels.kernel.iter().map(|kernel| kernel.name.clone()).collect(),
-    };
-    let selection = test.map_or(Selection::Listed, Selection::Having);
+    let vm = Vm::prepare(root, Selection::parse(test))?;
     let (mut passed, mut failed) = (0, Vec::new());
     for name in names {
-        match vm.run(&name, selection) {
+        match vm.run(&name) {
             Ok(told) => {
                 println!("vm/{name}: {told}");
                 passed += told.passed;
@@ -63,40 +82,37 @@ pub(crate) fn vm(root: &Path, kernel: Option<&str>, test: Option<&str>) -> anyho
             }
         }
     }
-    println!("{passed} passed on the kernels that passed; {} kernels failed", failed.len());
+    println!("{passed} passed on the kernels without a failure; {} kernels with one", failed.len());
     ensure!(failed.is_empty(), "failed on: {}", failed.join(", "));
     Ok(())
 }
 
 impl Vm {
-    /// Builds the test programs.
+    /// Builds the test programs, and what they start.
     ///
     /// # Errors
-    /// There is no QEMU, or cargo fails.
-    pub(crate) fn prepare(root: &Path) -> anyhow::Result<Self> {
+    /// There is no QEMU, nothing is selected, or cargo fails.
+    pub(crate) fn prepare(root: &Path, selection: Selection) -> anyhow::Result<Self> {
         machine::check()?;
         let kernels = Kernels::read(root)?;
-        let programs = programs::build(root, &kernels.program)?;
-        Ok(Self { root: root.to_owned(), kernels, programs })
+        let selected = kernels.selected(&selection)?;
+        let programs = programs::build(root, &selected)?;
+        let started = programs::build_started(root, &selected)?;
+        Ok(Self { root: root.to_owned(), kernels, selection, programs, started })
     }
 
-    /// The names of its kernels as tests: `vm/NAME`.
-    pub(crate) fn tests(&self) -> Vec<String> {
-        self.kernels.kernel.iter().map(|kernel| format!("vm/{}", kernel.name)).collect()
-    }
-
-    /// Boots a kernel and runs the tests.
+    /// Boots a kernel, by its name or as a test (`vm/NAME`), and runs the tests.
     ///
     /// # Errors
     /// Something failed, with the last lines of its console, or can't be had.
-    pub(crate) fn run(&self, kernel: &str, selection: Selection<'_>) -> anyhow::Result<Passed> {
-        let kernel = self.kernels.find(kernel)?;
+    pub(crate) fn run(&self, kernel: &str) -> anyhow::Result<Passed> {
+        let kernel = self.kernels.find(kernel.strip_prefix("vm/").unwrap_or(kernel))?;
         let unpacked = packages::kernel(&cache(), kernel)?;
         println!("vm/{}: boots Debian's Linux {} ({})", kernel.name, unpacked.release, unpacked.package);
         let folder = self.root.join("target/vm/machines").join(&kernel.name);
         std::fs::create_dir_all(&folder).with_context(|| format!("`{}`", folder.display()))?;
         let image = folder.join("initramfs");
-        self.write_image(&image, kernel, &unpacked, selection)?;
+        self.write_image(&image, kernel, &unpacked)?;
         let start = Instant::now();
         let seen = machine::run(kernel, &unpacked.image, &image, &folder.join("console"))?;
         let passed = verdict::judge(&seen, self.programs.len())?;
@@ -106,23 +122,19 @@ impl Vm {
         Ok(Passed { seconds: start.elapsed().as_secs(), ..passed })
     }
 
-    fn write_image(
-        &self,
-        to: &Path,
-        kernel: &Kernel,
-        unpacked: &Unpacked,
-        selection: Selection<'_>,
-    ) -> anyhow::Result<()> {
+    /// Writes the guest's file system.
+    fn write_image(&self, to: &Path, kernel: &Kernel, unpacked: &Unpacked) -> anyhow::Result<()> {
         let mut archive = initramfs::Archive::default();
         initramfs::add_system(&mut archive)?;
         let modules = unpacked.modules(&kernel.modules)?;
         initramfs::add_modules(&mut archive, &modules)?;
+        for program in &self.started {
+            archive.file(&program.place, 0o755, &std::fs::read(&program.executable)?)?;
+        }
         let mut script = initramfs::init(kernel, modules.len());
         for program in &self.programs {
             archive.file(&program.place(), 0o755, &std::fs::read(&program.executable)?)?;
-            if let Some(run) = program.run(selection) {
-                script.push_str(&run);
-            }
+            script.push_str(&program.run(kernel, &self.selection));
         }
         script.push_str(initramfs::END);
         archive.file("init", 0o755, script.as_bytes())?;
@@ -130,7 +142,53 @@ impl Vm {
     }
 }
 
+/// Whether machines can be run here.
+pub(crate) fn has_emulator() -> bool {
+    machine::check().is_ok()
+}
+
+/// Whether there is a busybox that needs nothing else.
+pub(crate) fn has_busybox() -> bool {
+    initramfs::busybox().is_ok()
+}
+
+/// An `apt-get` that installs from this release's backports.
+///
+/// # Errors
+/// Their list can't be downloaded.
+pub(crate) fn backports_installer() -> anyhow::Result<Command> {
+    let release = apt::release()?;
+    let backports = format!("{release}-backports");
+    let apt = Apt::new(&cache().join("apt").join("installer"), &[release, backports.clone()])?;
+    let mut command = apt.command("apt-get");
+    command.args(["--target-release", &backports]);
+    Ok(command)
+}
+
+/// The names of the kernels as tests: `vm/NAME`.
+///
+/// # Errors
+/// `tests/kernels.toml` can't be read.
+pub(crate) fn tests(root: &Path) -> anyhow::Result<Vec<String>> {
+    let kernels = Kernels::read(root)?.kernel;
+    Ok(kernels.iter().map(|kernel| format!("vm/{}", kernel.name)).collect())
+}
+
 /// Where what was downloaded is kept: outside the target folder, so that a clean build finds it again.
 fn cache() -> PathBuf {
     toolchain::cache().join("vm")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_names_a_program_or_is_for_those_that_are_listed() {
+        let of = |program: &str, part: &str| Selection::Of(program.to_owned(), part.to_owned());
+        assert_eq!(Selection::parse(None), Selection::Listed);
+        assert_eq!(Selection::parse(Some("host::exec")), Selection::Having("host::exec".to_owned()));
+        assert_eq!(Selection::parse(Some("a/lib::host::exec")), of("a/lib", "host::exec"));
+        assert_eq!(Selection::parse(Some("a/lib")), of("a/lib", ""));
+    }
 }

@@ -1,13 +1,15 @@
 //! The test programs, built so that they run on a system with nothing else on it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
 use super::Selection;
-use super::kernels::Listed;
+use super::kernels::{Kernel, Listed};
 use crate::command::output_of;
+use crate::test::{Target, executables};
 
 /// The target's name has to be given, or the flags for a static program would hold for build scripts and macros as well.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -19,31 +21,67 @@ pub(crate) struct Program {
     pub(crate) executable: PathBuf,
 }
 
-/// Builds these.
+/// A program that tests start.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// Where it is in the guest.
+    pub(crate) place: String,
+    pub(crate) executable: PathBuf,
+}
+
+/// Builds the test programs.
 ///
 /// # Errors
 /// Cargo's, or one that isn't built by it.
 pub(crate) fn build(root: &Path, listed: &[Listed]) -> anyhow::Result<Vec<Program>> {
-    let mut programs = Vec::new();
-    for listed in listed {
-        let mut command = cargo(root, "test");
-        command.args(["--no-run", "--package", &listed.package]);
-        match listed.target.as_str() {
+    let mut command = cargo(root, "test");
+    command.arg("--no-run");
+    for package in listed.iter().map(|listed| &listed.package).collect::<BTreeSet<_>>() {
+        command.args(["--package", package]);
+    }
+    for target in listed.iter().map(|listed| listed.target.as_str()).collect::<BTreeSet<_>>() {
+        match target {
             "lib" => command.arg("--lib"),
             test => command.args(["--test", test]),
         };
-        let told = output_of(command, &format!("cargo test --no-run --package {}", listed.package))?;
-        let executables = executables(&told)?;
-        ensure!(
-            executables.len() == 1,
-            "`{}/{}` is {} programs, not one",
-            listed.package,
-            listed.target,
-            executables.len()
-        );
-        programs.extend(executables.into_iter().map(|executable| Program { listed: listed.clone(), executable }));
     }
-    Ok(programs)
+    let built = executables(&output_of(command, "cargo test --no-run")?)?;
+    let find = |listed: &Listed| {
+        let is_it = |target: &&Target| {
+            target.is_test && target.package == listed.package && target.name == listed.target
+        };
+        let found = built.iter().find(is_it);
+        let found =
+            found.with_context(|| format!("cargo built no `{}/{}`", listed.package, listed.target))?;
+        Ok(Program { listed: listed.clone(), executable: found.executable.clone().into() })
+    };
+    listed.iter().map(find).collect()
+}
+
+/// Builds the programs that these start.
+///
+/// # Errors
+/// Cargo's, or one that isn't built by it.
+pub(crate) fn build_started(root: &Path, listed: &[Listed]) -> anyhow::Result<Vec<Started>> {
+    let names = listed.iter().flat_map(|listed| &listed.starts).filter_map(|name| name.split_once('/'));
+    let names: BTreeSet<(&str, &str)> = names.collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut command = cargo(root, "build");
+    for package in names.iter().map(|(package, _)| *package).collect::<BTreeSet<_>>() {
+        command.args(["--package", package]);
+    }
+    for (_, program) in &names {
+        command.args(["--bin", program]);
+    }
+    let built = executables(&output_of(command, "cargo build")?)?;
+    let find = |(package, program): &(&str, &str)| {
+        let found = built.iter().find(|target| target.package == *package && target.name == *program);
+        let found = found.with_context(|| format!("cargo built no `{package}/{program}`"))?;
+        Ok(Started { place: format!("target/debug/{program}"), executable: found.executable.clone().into() })
+    };
+    names.iter().map(find).collect()
 }
 
 /// A cargo that builds for the guest, in a target folder of its own: the flags are others than the host's.
@@ -59,41 +97,24 @@ fn cargo(root: &Path, task: &str) -> Command {
     command
 }
 
-/// The test programs that cargo tells of.
-fn executables(messages: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for message in messages.lines() {
-        let message: serde_json::Value =
-            serde_json::from_str(message).context("cargo printed what is no JSON")?;
-        if let (Some(executable), Some(true)) =
-            (message["executable"].as_str(), message["profile"]["test"].as_bool())
-        {
-            found.push(PathBuf::from(executable));
-        }
-    }
-    Ok(found)
-}
-
 impl Program {
-    /// `package/target`.
-    fn name(&self) -> String {
-        format!("{}/{}", self.listed.package, self.listed.target)
-    }
-
     /// Where it is in the guest: as in a target folder, for programs look for each other there.
     pub(crate) fn place(&self) -> String {
         format!("target/debug/deps/{}-{}", self.listed.package, self.listed.target)
     }
 
-    /// What the guest's init calls to run it; none where it has no test that is selected.
-    pub(crate) fn run(&self, selection: Selection<'_>) -> Option<String> {
-        let tests = match selection {
-            Selection::Listed if self.listed.tests.is_empty() => return None,
-            Selection::Listed => self.listed.tests.clone(),
-            Selection::Having(part) => vec![part.to_owned()],
-        };
-        let tests: Vec<String> = tests.iter().map(|test| quoted(test)).collect();
-        Some(format!("run {} /{} {}\n", quoted(&self.name()), self.place(), tests.join(" ")))
+    /// What the guest's init calls to run it.
+    pub(crate) fn run(&self, kernel: &Kernel, selection: &Selection) -> String {
+        let mut arguments = Vec::new();
+        match selection {
+            Selection::Listed => {
+                let tests = if kernel.tests.is_empty() { &self.listed.tests } else { &kernel.tests };
+                arguments.extend(tests.iter().map(|test| quoted(test)));
+                arguments.extend(self.listed.skip.iter().map(|test| format!("--skip {}", quoted(test))));
+            }
+            Selection::Having(part) | Selection::Of(_, part) => arguments.push(quoted(part)),
+        }
+        format!("run {} /{} {}\n", quoted(&self.listed.name()), self.place(), arguments.join(" "))
     }
 }
 
