@@ -1,6 +1,6 @@
 //! Tells the agent what was refused. Evidence only: a record that is lost is counted, and changes no verdict.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::programs::TracePointContext;
@@ -73,6 +73,8 @@ pub(crate) struct Surface {
     pub(crate) open_bits: u64,
     /// Where a text of the kernel's for `path` is; 0 for none.
     pub(crate) name: u64,
+    /// How long that is; 0 where it ends with a NUL.
+    pub(crate) name_bytes: u32,
 }
 
 #[inline(never)]
@@ -86,7 +88,12 @@ pub(crate) fn report_surface(session: u32, verdict: Verdict, audited: u32, surfa
     record.ino = surface.ino;
     record.rule_bits = surface.rule_bits;
     record.open_bits = surface.open_bits;
-    if surface.name != 0 {
+    // A mask, so that the verifier knows that it fits.
+    let bytes = surface.name_bytes & (PATH_BYTES as u32 / 2 - 1);
+    if surface.name != 0 && bytes != 0 {
+        // SAFETY: the helper writes so many bytes, which the path has, and fails on a bad address; then the path stays empty.
+        unsafe { bpf_probe_read_kernel(record.path.as_mut_ptr().cast(), bytes, surface.name as *const _) };
+    } else if surface.name != 0 {
         // SAFETY: the helper writes at most so many bytes, and fails on a bad address; then the path stays empty.
         unsafe {
             bpf_probe_read_kernel_str(

@@ -236,7 +236,7 @@ fn enforce_and_serve(
     let gap = opened.gap;
     let to_disk: ToDisk = Arc::new(opened.ledger.to_disk());
     let authority = Authority::going_on(opened.ledger, opened.state);
-    let enforcer = start_or_adopt(places)?;
+    let mut enforcer = start_or_adopt(places)?;
     configuration::check_tier(&options.configuration, enforcer.enforcement())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -245,6 +245,17 @@ fn enforce_and_serve(
     let unwatched = |source| DaemonError::System { what: "watch for reports", source };
     let reports = enforcer.as_fd().try_clone_to_owned().map_err(unwatched)?;
     let operators = operators();
+    let own: Vec<PathBuf> = [
+        Some(folders.state.as_path()),
+        Some(&folders.runtime),
+        places.pins.parent(),
+        Some(Path::new(CONFIGURATION)),
+        options.policies_folder.as_deref(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(Path::to_owned)
+    .collect();
     let setting = Setting {
         policies: options.policies.clone(),
         policies_source: options
@@ -258,18 +269,26 @@ fn enforce_and_serve(
         keep_sessions: options.keep_sessions,
         agent_socket: folders.runtime.join(APPLICATION_SOCKET),
         ledger: folders.ledger.clone(),
-        mask: [
-            Some(folders.state.as_path()),
-            Some(&folders.runtime),
-            places.pins.parent(),
-            Some(Path::new(CONFIGURATION)),
-            options.policies_folder.as_deref(),
-        ]
-        .into_iter()
-        .flatten()
-        .map(Path::to_owned)
-        .collect(),
+        mask: own.clone(),
     };
+    let programs = std::env::current_exe().map(|program| {
+        ["sentinel-agent", "sentinel"].map(|name| program.with_file_name(name)).into_iter().chain([program])
+    });
+    let programs = programs.map_err(|source| DaemonError::System { what: "find its own program", source })?;
+    enforcer.keep_own(&own.into_iter().chain(programs).collect::<Vec<_>>())?;
+    let mut listeners = Vec::new();
+    for (door, name, mode, group) in [
+        (Door::Application, APPLICATION_SOCKET, 0o666, None),
+        (Door::Operator, "admin.sock", 0o660, operators),
+    ] {
+        let path = folders.runtime.join(name);
+        let listener = listen_at(&path, mode, group)
+            .map_err(|source| DaemonError::Socket { path: path.clone(), source })?;
+        if door == Door::Application {
+            enforcer.let_connect(&listener)?;
+        }
+        listeners.push((door, path, listener));
+    }
     LocalSet::new().block_on(&runtime, async {
         let intake = Rc::new(Intake::default());
         let server = Server::new(Rc::clone(&intake));
@@ -277,13 +296,9 @@ fn enforce_and_serve(
             .map_err(|source| DaemonError::System { what: "wait for signals", source })?;
         let mut driver = Driver::new(authority, enforcer, clock, setting, intake);
         driver.announce(gap).map_err(|error| unusable(&error))?;
-        for (door, name, mode, group) in [
-            (Door::Application, APPLICATION_SOCKET, 0o666, None),
-            (Door::Operator, "admin.sock", 0o660, operators),
-        ] {
-            let path = folders.runtime.join(name);
-            let listening = listen_at(&path, mode, group).and_then(watch::readable);
-            let listener = listening.map_err(|source| DaemonError::Socket { path, source })?;
+        for (door, path, listener) in listeners {
+            let listener =
+                watch::readable(listener).map_err(|source| DaemonError::Socket { path, source })?;
             tokio::task::spawn_local(Rc::clone(&server).accept(door, listener));
         }
         let link = folders.runtime.join("agent.sock");

@@ -14,6 +14,8 @@ const MAGIC: u16 = 0xeb9f;
 const TYPE: usize = 12;
 const MEMBER: usize = 12;
 const STRUCT: u32 = 4;
+const FORWARD: u32 = 7;
+const FUNCTION: u32 = 12;
 /// So many members are looked at for one offset: the kernel's largest structs have some hundred.
 const MOST_MEMBERS: u32 = 100_000;
 /// How deep anonymous structs and unions may stand in each other.
@@ -117,6 +119,44 @@ impl Btf {
             Some(bits) if bits % 8 == 0 => Ok(bits / 8),
             _ => Err(missing),
         }
+    }
+
+    /// The description with every type but the functions whose names begin so left blank: the same numbers, and a fraction of what a reader has to
+    /// take in.
+    pub(super) fn only_functions(&self, prefix: &str) -> Vec<u8> {
+        let (mut types, mut strings) = (Vec::with_capacity(self.types.len() * TYPE), vec![0]);
+        for at in self.types.iter().skip(1) {
+            let kept = read_type(&self.bytes, *at as usize)
+                .filter(|found| found.kind() == FUNCTION)
+                .and_then(|found| {
+                    Some((found, self.name(found.name).filter(|name| name.starts_with(prefix.as_bytes()))?))
+                });
+            let words = match kept {
+                Some((found, name)) => {
+                    let offset = u32::try_from(strings.len()).unwrap_or(0);
+                    strings.extend_from_slice(name);
+                    strings.push(0);
+                    [offset, found.info, found.size_or_type]
+                }
+                None => [0, FORWARD << 24, 0],
+            };
+            types.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+        }
+        let mut bytes = Vec::with_capacity(24 + types.len() + strings.len());
+        bytes.extend(MAGIC.to_ne_bytes());
+        bytes.extend([1, 0]);
+        for word in [24, 0, types.len(), types.len(), strings.len()] {
+            bytes.extend(u32::try_from(word).unwrap_or(u32::MAX).to_ne_bytes());
+        }
+        bytes.extend(types);
+        bytes.extend(strings);
+        bytes
+    }
+
+    fn name(&self, offset: u32) -> Option<&[u8]> {
+        let (begin, end) = self.strings;
+        let text = self.bytes.get(begin.checked_add(offset as usize)?..end)?;
+        text.split(|byte| *byte == 0).next()
     }
 
     fn structs<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Type> + 'a {
@@ -267,6 +307,23 @@ mod tests {
         let btf = Btf::of_kernel().unwrap();
         assert!(btf.offset("task_struct", "tgid").unwrap() > 0);
         assert!(btf.offset("task_struct", "no_such_member").is_err());
+    }
+
+    #[test]
+    fn functions_keep_their_numbers_when_all_else_is_left_blank() {
+        let btf = Btf::of_kernel().unwrap();
+        let reduced = Btf::parse(btf.only_functions("tcp_")).unwrap();
+        assert_eq!(reduced.types.len(), btf.types.len());
+        let named = |btf: &Btf, number: usize| {
+            let found = read_type(&btf.bytes, btf.types[number] as usize).unwrap();
+            (found.kind() == FUNCTION).then(|| btf.name(found.name).unwrap().to_vec())
+        };
+        let is_kept = |name: &Option<Vec<u8>>| name.as_ref().is_some_and(|name| name.starts_with(b"tcp_"));
+        let kept = (1..btf.types.len()).filter(|number| is_kept(&named(&btf, *number))).collect::<Vec<_>>();
+        assert!(kept.len() > 10);
+        for number in kept {
+            assert_eq!(named(&btf, number), named(&reduced, number));
+        }
     }
 
     /// Found by reading: nameless members of a struct's own type were walked as often as there are paths through them.

@@ -281,6 +281,14 @@ impl EbpfEnforcer {
         &self.maps
     }
 
+    /// Takes the right to a first exec, and with it the launcher's freedom, from a process: it is held as a command is.
+    pub(super) fn end_launch(&mut self, tgid: u32) -> Result<(), EnforcerError> {
+        self.update_mark(tgid, |mark| {
+            mark.flags = 0;
+            Ok(())
+        })
+    }
+
     fn update_mark(
         &mut self,
         tgid: u32,

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd, ProgramInfo};
-use aya::{Btf, Ebpf};
-
+use aya::{Ebpf, Endianness};
 use sentinel_proto::examination;
 
+use super::btf::Btf;
 use super::maps::with_causes;
 use super::places::unavailable;
 use super::{EnforcerError, Places, Tier};
@@ -138,9 +138,7 @@ impl Hooks {
                 "run the agent as root on Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS"
                     .to_owned(),
         };
-        // The kernel's whole description: tens of megabytes, so only where a program needs it.
-        let kernel = (tier == Tier::Lsm).then(Btf::from_sys_fs).transpose();
-        let kernel = kernel.map_err(|cause| refused(TELLS_LSM, Point::Lsm("any"), &cause))?;
+        let kernel = (tier == Tier::Lsm).then(described_hooks).transpose()?;
         for (name, on, point) in hooks_of(tier) {
             let refused = |cause: &dyn std::error::Error| refused(name, *point, cause);
             let attached = match attach(ebpf, name, *point, &cgroup, kernel.as_ref()) {
@@ -227,7 +225,7 @@ fn attach(
     name: &str,
     point: Point,
     cgroup: &File,
-    kernel: Option<&Btf>,
+    kernel: Option<&aya::Btf>,
 ) -> Result<(ProgramFd, FdLink), Box<dyn std::error::Error>> {
     let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     // A link on a cgroup stands beside those of others there and below, whatever they allow.
@@ -262,6 +260,19 @@ fn attach(
         _ => return Err(ProgramError::UnexpectedProgramType.into()),
     };
     Ok((program.fd()?.try_clone()?, link))
+}
+
+/// Which hooks the kernel has, by its own description.
+fn described_hooks() -> Result<aya::Btf, EnforcerError> {
+    let unreadable = |cause: String| EnforcerError::Unavailable {
+        what: "cannot learn the kernel's hooks".to_owned(),
+        cause,
+        way_out: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions build them".to_owned(),
+    };
+    let whole = Btf::of_kernel().map_err(|cause| unreadable(cause.to_string()))?;
+    // Without the rest it is read, and searched for each hook, in no time.
+    aya::Btf::parse(&whole.only_functions("bpf_lsm_"), Endianness::default())
+        .map_err(|cause| unreadable(with_causes(&cause)))
 }
 
 /// Whether the kernel has no hook of that name.

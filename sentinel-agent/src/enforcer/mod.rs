@@ -81,6 +81,15 @@ impl Tier {
     }
 }
 
+impl std::str::FromStr for Tier {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let known = [Self::Kill, Self::Lsm].into_iter().find(|tier| tier.as_str() == name);
+        known.ok_or_else(|| format!("`{name}` is no tier; write `kill` or `lsm`"))
+    }
+}
+
 /// The file that a process may execute once, before any rule: CMD's image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstImage {

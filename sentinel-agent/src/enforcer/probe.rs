@@ -4,6 +4,7 @@
 //! beside the same things allowed, or nothing but breakage would be proven.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,9 @@ use sentinel_proto::SessionId;
 use sentinel_proto::examination::{Hold, Proof, Row};
 
 use super::ebpf::EbpfEnforcer;
-use super::puppet::{Deed, Ending, Puppet};
-use super::{Enforcer as _, EnforcerError, FirstImage, Tier, uncovered};
+use super::puppet::Argument::{Bytes, Number, Place};
+use super::puppet::{Argument, Deed, Ending, Puppet};
+use super::{Enforcer as _, EnforcerError, FirstImage, Places, Tier, uncovered};
 use crate::session::cgroup::SessionCgroup;
 
 /// What is executed: it does nothing, and every host has it.
@@ -26,6 +28,8 @@ const ALLOWED: SessionId = SessionId(u32::MAX - 1);
 /// As which user the rules are resolved; the process is the agent's own.
 const NOBODY: u32 = 65_534;
 const SIGKILL: i32 = 9;
+/// `AT_FDCWD`, as a system call takes it.
+const AT_FDCWD: i64 = -100;
 /// No file has this number.
 const NO_IMAGE: FirstImage = FirstImage { dev: 0, ino: 0, generation: None };
 const AF_INET: u8 = 2;
@@ -45,6 +49,8 @@ struct Outcome {
     /// 0 or the error's number, in the order of the trials.
     answers: Vec<i32>,
     exec: Ending,
+    /// What came of what [`surface`] tries; nothing below tier `lsm`.
+    surface: Vec<(&'static str, i32)>,
 }
 
 /// Tries out what the loaded kernel side refuses and allows, and adds what it is known not to cover.
@@ -69,6 +75,7 @@ pub(super) fn examine(enforcer: &mut EbpfEnforcer) -> Result<Vec<Row>, EnforcerE
         .collect();
     let tier = enforcer.enforcement().tier;
     rows.push(exec_row(tier, forbidden.exec, allowed.exec));
+    rows.extend(surface_rows(forbidden.surface, enforcer.places())?);
     let told =
         |operation| own.iter().any(|record| record.session == FORBIDDEN.0 && record.operation == operation);
     let is_told = told(OPERATION_CONNECT)
@@ -111,6 +118,27 @@ fn exec_row(tier: Tier, forbidden: Ending, allowed: Ending) -> Row {
         Proof::Tried
     };
     Row { what: "an exec of a file".to_owned(), hold, proof }
+}
+
+/// A row for each thing of the surface: it was refused inside, and the same is let pass to a process outside.
+fn surface_rows(inside: Vec<(&'static str, i32)>, places: &Places) -> Result<Vec<Row>, EnforcerError> {
+    if inside.is_empty() {
+        return Ok(Vec::new());
+    }
+    let outside = Puppet::start().map_err(|cause| untried("fork", cause))?;
+    let outside = surface(&outside, places)?;
+    let refused = -Errno::PERM.raw_os_error();
+    let rows = inside.into_iter().zip(outside).map(|((what, inside), (_, outside))| {
+        let proof = if inside != refused {
+            Proof::Failed(format!("{inside} instead of {refused} (EPERM) in a session"))
+        } else if outside < 0 {
+            Proof::Failed(format!("error {} for a process outside", outside.saturating_neg()))
+        } else {
+            Proof::Tried
+        };
+        Row { what: what.to_owned(), hold: Hold::DeniedBeforeExecution, proof }
+    });
+    Ok(rows.collect())
 }
 
 /// Where the trials go to.
@@ -200,12 +228,41 @@ fn play(
     let puppet = Puppet::start().map_err(|cause| untried("fork", cause))?;
     enforcer.enrol(session, puppet.pid(), NO_IMAGE)?;
     cgroup.add(puppet.pid()).map_err(|cause| untried("move a process", cause))?;
+    enforcer.end_launch(puppet.pid())?;
+    let surface = match enforcer.enforcement().tier {
+        Tier::Lsm if session == FORBIDDEN => surface(&puppet, enforcer.places())?,
+        Tier::Lsm | Tier::Kill | Tier::None => Vec::new(),
+    };
     let answers =
         trials.iter().map(|trial| puppet.order(trial.deed).map_err(|cause| untried(trial.what, cause)));
     let answers = answers.collect::<Result<_, _>>()?;
     puppet.send(Deed::Exec(Path::new(PROGRAM))).map_err(|cause| untried("execute", cause))?;
     let exec = puppet.fate().map_err(|cause| untried(&format!("execute `{PROGRAM}`"), cause))?;
-    Ok(Outcome { answers, exec })
+    Ok(Outcome { answers, exec, surface })
+}
+
+/// Tries one thing of each family that tier `lsm` holds: what came back, or the error's number below 0.
+fn surface(puppet: &Puppet, places: &Places) -> Result<Vec<(&'static str, i32)>, EnforcerError> {
+    const PROG_GET_NEXT_ID: i64 = 11;
+    const SIGCONT: i64 = 18;
+    let agent = Number(std::process::id().into());
+    let procs = places.cgroup.join("cgroup.procs");
+    let procs = [procs.as_os_str().as_bytes(), b"\0"].concat();
+    let tried: [(&str, libc::c_long, &[Argument<'_>]); 4] = [
+        ("a signal to a process outside", libc::SYS_kill, &[agent, Number(SIGCONT)]),
+        ("bpf(2)", libc::SYS_bpf, &[Number(PROG_GET_NEXT_ID), Bytes(&[0; 128])]),
+        ("a netlink socket other than for routes", libc::SYS_socket, &[Number(16), Number(3), Number(16)]),
+        (
+            "moving a process to another cgroup",
+            libc::SYS_openat,
+            &[Number(AT_FDCWD), Place(&procs), Number(1)],
+        ),
+    ];
+    let tried = tried.map(|(what, number, arguments)| {
+        let came = puppet.order(Deed::Call(number, arguments)).map_err(|cause| untried(what, cause))?;
+        Ok((what, came))
+    });
+    tried.into_iter().collect()
 }
 
 fn untried(what: &str, cause: impl std::fmt::Display) -> EnforcerError {

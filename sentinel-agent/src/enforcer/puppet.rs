@@ -52,12 +52,10 @@ pub(super) enum Deed<'a> {
     /// `fork`: the child takes its orders by the descriptor with this number.
     Fork(i32),
     /// Any call, by its number. The answer is what the kernel returned, an error's number negative.
-    #[cfg(test)]
     Call(libc::c_long, &'a [Argument<'a>]),
 }
 
 /// What a call is given.
-#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Argument<'a> {
     /// A number.
@@ -94,8 +92,7 @@ impl Deed<'_> {
                 order[0] = b'f';
                 order[4..8].copy_from_slice(&descriptor.to_ne_bytes());
             }
-            #[cfg(test)]
-            Self::Call(number, arguments) => put_call(&mut order, number, arguments),
+            Self::Call(number, arguments) => put_call(&mut order, number, arguments)?,
         }
         Ok(order)
     }
@@ -117,42 +114,48 @@ fn put_address(order: &mut [u8; ORDER], deed: u8, to: SocketAddr) {
 }
 
 /// Six arguments of eight bytes each, and for each whether it is a place among the bytes behind them.
-#[cfg(test)]
-fn put_call(order: &mut [u8; ORDER], number: libc::c_long, arguments: &[Argument<'_>]) {
+fn put_call(
+    order: &mut [u8; ORDER],
+    number: libc::c_long,
+    arguments: &[Argument<'_>],
+) -> Result<(), io::ErrorKind> {
     order[0] = b'y';
     order[8..16].copy_from_slice(&number.to_ne_bytes());
-    let (mut index, mut end) = (0, CALL_BYTES);
-    let mut put = |value: i64, is_place: bool| {
-        order[16 + index * 8..24 + index * 8].copy_from_slice(&value.to_ne_bytes());
-        order[1 + index] = u8::from(is_place);
-        index += 1;
-    };
-    let mut bytes_of: Vec<(usize, &[u8])> = Vec::new();
+    let mut given: Vec<(usize, bool)> = Vec::new();
+    let (mut places, mut end): (Vec<(usize, &[u8])>, _) = (Vec::new(), CALL_BYTES);
     for argument in arguments {
-        match *argument {
-            Argument::Number(number) => put(number, false),
-            Argument::Bytes(bytes) | Argument::Place(bytes) => {
-                // The same bytes stand there once, however many arguments point to them.
-                let known = bytes_of.iter().find(|(_, known)| std::ptr::eq(*known, bytes));
-                let place = known.map_or(end, |(place, _)| *place);
-                put(i64::try_from(place).unwrap(), true);
-                if matches!(argument, Argument::Bytes(_)) {
-                    put(i64::try_from(bytes.len()).unwrap(), false);
-                }
-                if known.is_none() {
-                    bytes_of.push((end, bytes));
-                    end += bytes.len().next_multiple_of(8);
-                }
-            }
+        let (Argument::Bytes(bytes) | Argument::Place(bytes)) = *argument else {
+            let Argument::Number(number) = *argument else { continue };
+            given.push((number.cast_unsigned() as usize, false));
+            continue;
+        };
+        // The same bytes stand there once, however many arguments point to them.
+        let known = places.iter().find(|(_, known)| std::ptr::eq(*known, bytes)).map(|(place, _)| *place);
+        given.push((known.unwrap_or(end), true));
+        if matches!(argument, Argument::Bytes(_)) {
+            given.push((bytes.len(), false));
+        }
+        if known.is_none() {
+            places.push((end, bytes));
+            end += bytes.len().next_multiple_of(8);
         }
     }
-    for (place, bytes) in bytes_of {
+    if given.len() > ARGUMENTS || end > ORDER {
+        return Err(io::ErrorKind::InvalidInput);
+    }
+    for (index, (value, is_place)) in given.into_iter().enumerate() {
+        order[16 + index * 8..24 + index * 8].copy_from_slice(&value.to_ne_bytes());
+        order[1 + index] = u8::from(is_place);
+    }
+    for (place, bytes) in places {
         order[place..place + bytes.len()].copy_from_slice(bytes);
     }
+    Ok(())
 }
 
+/// The most arguments of a call.
+const ARGUMENTS: usize = 6;
 /// Where in an order the bytes begin that a call is given addresses of.
-#[cfg(test)]
 const CALL_BYTES: usize = 64;
 
 /// The process.
@@ -369,7 +372,6 @@ fn obey(order: &[u8; ORDER]) -> Done {
         b'o' => make_socket(order),
         b'x' => execute(order),
         b'f' => return fork(order),
-        #[cfg(test)]
         b'y' => return Done::Answer(call(order)),
         #[cfg(test)]
         b'r' => receive(order),
@@ -420,7 +422,7 @@ fn execute(order: &[u8; ORDER]) -> rustix::io::Result<()> {
     Err(Errno::from_raw_os_error(unsafe { *libc::__errno_location() }))
 }
 
-#[cfg(test)]
+/// What the call came back with, or the error's number below 0.
 fn call(order: &[u8; ORDER]) -> i32 {
     let word = |at: usize| {
         let mut bytes = [0; 8];

@@ -405,6 +405,30 @@ mod tests {
     }
 
     #[test]
+    fn what_tier_lsm_refuses_is_told_in_words() {
+        let mut socket = record(OPERATION_UNIX, Verdict::NoRule);
+        socket.path[..4].copy_from_slice(b"/x\n\0");
+        socket.port = 0;
+        assert_eq!(described(&socket).target, "/x?");
+        socket.port = 1;
+        assert_eq!(described(&socket).target, "@/x?");
+        let mut signal = record(OPERATION_SIGNAL, Verdict::Surface);
+        (signal.port, signal.protocol) = (7, 9);
+        let attempt = described(&signal);
+        assert_eq!(
+            (attempt.operation.as_str(), attempt.target.as_str()),
+            ("signal", "signal 9 to process 7")
+        );
+        assert_eq!((attempt.fate.as_str(), attempt.would_allow), ("refused", None));
+        for operation in OPERATION_EXEC_REFUSED..=OPERATION_SEND {
+            assert_ne!(described(&record(operation, Verdict::Surface)).operation, "unknown", "{operation}");
+        }
+        let exec = record(OPERATION_EXEC_REFUSED, Verdict::NoRule);
+        assert_eq!(described(&exec).fate, "refused");
+        assert_eq!(described(&record(OPERATION_SEND + 1, Verdict::Surface)).operation, "unknown");
+    }
+
+    #[test]
     fn what_a_process_chose_reaches_no_terminal_raw() {
         let mut named = record(OPERATION_EXEC, Verdict::NoRule);
         named.comm[..5].copy_from_slice(b"\x1b[2Jx");

@@ -5,11 +5,12 @@
 //!
 //! Plain `lsm`: `lsm_cgroup` goes by the socket's cgroup for these hooks, which is what a socket from outside gets around.
 
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
-use sentinel_ebpf_common::SocketMark;
 use sentinel_ebpf_common::record::{OPERATION_SEND, OPERATION_SOCKET};
 use sentinel_ebpf_common::verdict::{Verdict, network_baseline};
+use sentinel_ebpf_common::{Session, SocketMark};
 
 use super::owners::{Owner, owner_of, sock_of};
 use super::{ALLOW, DENY, held, pointer};
@@ -17,7 +18,6 @@ use crate::maps::SOCKETS;
 use crate::offsets;
 use crate::report::{Network, report_network};
 use crate::session::{governed, heartbeat_fresh, member, now, open_in_scopes, session};
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 
 const UNIX: u32 = 1;
 const INET: u32 = 2;
@@ -96,7 +96,7 @@ pub fn lsm_sendmsg(ctx: LsmContext) -> i32 {
         Owner::Nobody => return refused(number, sock, Verdict::NoStorage, 0, 0),
     }
     let opened = opened_by(sock);
-    // One that never connected: its addresses are judged one by one. One of an older generation: its packets are.
+    // One that never connected: its addresses are judged one by one. One of an older generation: its packets are, by egress.
     let Some(of_session) = session(number) else {
         return refused(number, sock, Verdict::NoSession, opened.opened_by, 0);
     };
@@ -113,6 +113,10 @@ pub fn lsm_sendmsg(ctx: LsmContext) -> i32 {
         return ALLOW;
     }
     let verdict = if fresh { Verdict::DoorClosed } else { Verdict::HeartbeatStale };
+    if of_session.flags & Session::AUDIT != 0 {
+        report(number, sock, verdict, 1, opened.opened_by, open);
+        return ALLOW;
+    }
     refused(number, sock, verdict, opened.opened_by, open)
 }
 
@@ -139,6 +143,12 @@ fn is_internet(sock: u64) -> bool {
 
 #[inline(always)]
 fn refused(number: u32, sock: u64, verdict: Verdict, rule_bits: u64, open_bits: u64) -> i32 {
+    report(number, sock, verdict, 0, rule_bits, open_bits);
+    DENY
+}
+
+#[inline(always)]
+fn report(number: u32, sock: u64, verdict: Verdict, audited: u32, rule_bits: u64, open_bits: u64) {
     let family: u16 = member(sock, offsets::sock_family()).unwrap_or(0);
     let port: u16 = member(sock, offsets::sock_port()).unwrap_or(0);
     let protocol: u16 = member(sock, offsets::sock_protocol()).unwrap_or(0);
@@ -159,6 +169,5 @@ fn refused(number: u32, sock: u64, verdict: Verdict, rule_bits: u64, open_bits: 
         rule_bits,
         open_bits,
     };
-    report_network(number, verdict, 0, &network);
-    DENY
+    report_network(number, verdict, audited, &network);
 }

@@ -9,7 +9,7 @@ use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use sentinel_ebpf_common::record::OPERATION_UNIX;
 use sentinel_ebpf_common::verdict::{Verdict, judge};
-use sentinel_ebpf_common::{Image, OWNED_BY_AGENT, Session};
+use sentinel_ebpf_common::{BASELINE, Image, OWNED_BY_AGENT, Session, TaskMark};
 
 use super::owners::{Owner, owner_of, sock_of};
 use super::{ALLOW, DENY, pointer};
@@ -17,10 +17,9 @@ use crate::maps::UNIX;
 use crate::offsets;
 use crate::report::{Surface, report_surface};
 use crate::session::{governed, heartbeat_fresh, member, now, open_in_scopes, session};
-use sentinel_ebpf_common::{BASELINE, TaskMark};
 
 /// Bytes of a `sockaddr_un` before its name.
-const BEFORE_NAME: u64 = 2;
+const BEFORE_NAME: u32 = 2;
 
 #[lsm(hook = "unix_stream_connect")]
 pub fn unix_connect(ctx: LsmContext) -> i32 {
@@ -90,12 +89,17 @@ fn refused(
     open_bits: u64,
 ) -> i32 {
     let address: u64 = member(peer, offsets::unix_addr()).unwrap_or(0);
-    let mut name = if address == 0 { 0 } else { address + u64::from(offsets::address_name()) + BEFORE_NAME };
-    // An abstract name stands behind a NUL; what it tells is told without that.
-    let first: u8 = member(name, 0).unwrap_or(0);
-    let is_abstract = name != 0 && first == 0;
-    if is_abstract {
-        name += 1;
+    let length: u32 = member(address, offsets::address_length()).unwrap_or(0);
+    let (mut name, mut name_bytes) = (0, 0);
+    let mut is_abstract = false;
+    if length > BEFORE_NAME {
+        (name, name_bytes) =
+            (address + u64::from(offsets::address_name() + BEFORE_NAME), length - BEFORE_NAME);
+        // An abstract name stands behind a NUL; what it tells is told without that.
+        is_abstract = member::<u8>(name, 0).unwrap_or(1) == 0;
+        if is_abstract {
+            (name, name_bytes) = (name + 1, name_bytes - 1);
+        }
     }
     let surface = Surface {
         operation: OPERATION_UNIX,
@@ -105,6 +109,7 @@ fn refused(
         rule_bits,
         open_bits,
         name,
+        name_bytes,
         ..Surface::default()
     };
     report_surface(number, verdict, audited, &surface);

@@ -121,11 +121,12 @@ impl Host {
     }
 
     /// What was reported since the last look is of this operation and of this process alone, and something was; nothing at tier `kill`.
-    fn expect_only(&mut self, operation: u32, puppet: &Puppet) {
+    fn expect_only(&mut self, operation: u32, puppet: &Puppet) -> Vec<KernelRecord> {
         let records = self.records();
         let fits = |record: &KernelRecord| record.operation == operation && record.tgid == puppet.pid();
         assert!(records.iter().all(fits), "{records:?}");
         assert_eq!(self.is_lsm(), !records.is_empty(), "{operation}");
+        records
     }
 
     /// Whether a child of a puppet is let execute; if so, it ends.

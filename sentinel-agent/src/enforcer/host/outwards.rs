@@ -89,7 +89,11 @@ fn an_abstract_name_and_a_datagram_are_held_like_a_path() {
     assert_eq!((connect_unix(&outside, &name), connect_unix(&inside, &name)), (0, host.refused(0)));
     let path = path.as_os_str().as_bytes();
     assert_eq!((send_unix(&outside, path), send_unix(&inside, path)), (1, host.refused(1)));
-    host.expect_only(OPERATION_UNIX, &inside);
+    for (record, name) in host.expect_only(OPERATION_UNIX, &inside).iter().zip([&name[1..], path]) {
+        let (told, rest) = record.path.split_at(name.len());
+        assert_eq!(told, name);
+        assert!(rest.iter().all(|byte| *byte == 0), "and nothing that stands behind it");
+    }
     if host.is_lsm() {
         let mut rules = policy(vec![Grant::default()]);
         rules.unix_allow = vec![folder.path().join("datagram")];
