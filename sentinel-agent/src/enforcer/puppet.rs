@@ -121,19 +121,20 @@ fn put_call(
 ) -> Result<(), io::ErrorKind> {
     order[0] = b'y';
     order[8..16].copy_from_slice(&number.to_ne_bytes());
-    let mut given: Vec<(usize, bool)> = Vec::new();
+    let offset = |value: usize| i64::try_from(value).map_err(|_beyond| io::ErrorKind::InvalidInput);
+    let mut given: Vec<(i64, bool)> = Vec::new();
     let (mut places, mut end): (Vec<(usize, &[u8])>, _) = (Vec::new(), CALL_BYTES);
     for argument in arguments {
         let (Argument::Bytes(bytes) | Argument::Place(bytes)) = *argument else {
             let Argument::Number(number) = *argument else { continue };
-            given.push((number.cast_unsigned() as usize, false));
+            given.push((number, false));
             continue;
         };
         // The same bytes stand there once, however many arguments point to them.
         let known = places.iter().find(|(_, known)| std::ptr::eq(*known, bytes)).map(|(place, _)| *place);
-        given.push((known.unwrap_or(end), true));
+        given.push((offset(known.unwrap_or(end))?, true));
         if matches!(argument, Argument::Bytes(_)) {
-            given.push((bytes.len(), false));
+            given.push((offset(bytes.len())?, false));
         }
         if known.is_none() {
             places.push((end, bytes));
