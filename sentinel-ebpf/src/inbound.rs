@@ -60,7 +60,11 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 fn judge_packet(packet: &Packet, mark: &SocketMark, of_session: &Session, now: u64) -> Verdict {
     if mark.flags & SocketMark::LISTENS == 0 {
         // An answer; or from somebody who learned the port, as on every unconnected socket.
-        return if packet.protocol != TCP && mark.opened_by != 0 { Verdict::Allowed } else { Verdict::NoRule };
+        return if packet.protocol != TCP && mark.opened_by != 0 {
+            Verdict::Allowed
+        } else {
+            Verdict::NoRule
+        };
     }
     let bits = if mark.generation == of_session.generation {
         mark.opened_by

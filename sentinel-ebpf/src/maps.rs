@@ -56,8 +56,7 @@ pub(crate) static CONNECTIONS: HashMap<ConnectionKey, Connection> =
 /// Scope → how many slots of `CONNECTIONS` were given out under it. Written where the first packet leaves; read and deleted by the agent when doors
 /// shut. Full: the packet doesn't leave.
 #[map]
-pub(crate) static CONNECTION_COUNTS: HashMap<u64, u64> =
-    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static CONNECTION_COUNTS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Records for the agent. Full: the record is lost and counted, the refusal stands.
 #[map]

@@ -94,15 +94,8 @@ pub(crate) fn read(ctx: &SkBuffContext) -> Result<Packet, Verdict> {
         return Err(Verdict::Header);
     };
     let protocol = u32::from(protocol);
-    let mut packet = Packet {
-        protocol,
-        source,
-        destination,
-        source_port: 0,
-        destination_port: 0,
-        flags: 0,
-        payload: 0,
-    };
+    let mut packet =
+        Packet { protocol, source, destination, source_port: 0, destination_port: 0, flags: 0, payload: 0 };
     if protocol != TCP && protocol != UDP {
         return Err(Verdict::Header);
     }

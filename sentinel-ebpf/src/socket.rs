@@ -7,9 +7,9 @@
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
-use sentinel_ebpf_common::{ConnectionKey, SocketMark};
 use sentinel_ebpf_common::record::OPERATION_SOCKET;
 use sentinel_ebpf_common::verdict::Verdict;
+use sentinel_ebpf_common::{ConnectionKey, SocketMark};
 
 use crate::maps::{CONNECTIONS, SOCKETS};
 use crate::report::{Network, report_network};
@@ -55,8 +55,7 @@ fn create(socket: *mut bpf_sock, kind: u32, protocol: u32) -> Result<(), (u32, V
         // Not even where the policy only audits: such a socket's packets would be judged by no other hook.
         return Err((number, Verdict::Surface));
     }
-    let mut mark =
-        SocketMark { session: number, generation: of_session.generation, ..SocketMark::default() };
+    let mut mark = SocketMark { session: number, generation: of_session.generation, ..SocketMark::default() };
     if SOCKETS.create(socket, &mut mark).is_null() {
         return Err((number, Verdict::Failed));
     }
