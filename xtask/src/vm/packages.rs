@@ -101,7 +101,11 @@ impl Unpacked {
             return Ok(Vec::new());
         }
         let dependencies = self.dependencies()?;
-        let builtin = std::fs::read_to_string(self.modules.join("modules.builtin"))?;
+        // The newest suite's package has no such list: there, whatever is asked for has to be a module.
+        let builtin = match std::fs::read_to_string(self.modules.join("modules.builtin")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
         let builtin: Vec<&str> = builtin.lines().map(module_name).collect();
         let order = loading_order(&dependencies, &builtin, names)
             .with_context(|| format!("Linux {}", self.release))?;
@@ -120,6 +124,8 @@ impl Unpacked {
                 std::os::unix::fs::symlink(&self.modules, &link)?;
             }
             run(&base, depmod(), &["--basedir", &base.display().to_string(), &self.release])?;
+            // It stands among the kernels' folders, of which there must be one. The link is removed, not what it leads to.
+            std::fs::remove_dir_all(&base)?;
         }
         std::fs::read_to_string(&file).with_context(|| format!("`{}`", file.display()))
     }
