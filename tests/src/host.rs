@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::{program, wait_until};
 
-const START: Duration = Duration::from_secs(30);
+/// How long an agent may take to start. In an emulated machine each hook of tier `lsm` takes half a second to attach.
+const START: Duration = Duration::from_secs(120);
 
 /// A running agent. Ends in good order when dropped.
 #[derive(Debug)]

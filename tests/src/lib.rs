@@ -21,6 +21,16 @@ pub use writer::first_syscall_writer;
 
 use std::time::{Duration, Instant};
 
+/// What the probe says of an exec that was denied: by this machine's tier, or by that of the kernel that `cargo xtask vm` has booted.
+#[must_use]
+pub fn denied_exec() -> &'static str {
+    if std::env::var_os("SENTINEL_VM_TIER").is_some_and(|tier| tier == "lsm") {
+        "EPERM"
+    } else {
+        "signal: 9 (SIGKILL)"
+    }
+}
+
 /// Asks again and again until it is so.
 ///
 /// # Panics

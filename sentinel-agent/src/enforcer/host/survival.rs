@@ -64,6 +64,22 @@ fn a_start_ends_what_a_dead_instance_left_before_it_loads() {
 }
 
 #[test]
+fn what_a_dead_agent_left_is_taken_over_at_its_tier_and_never_was_off() {
+    let mut host = Host::new();
+    let session = host.session(1, &policy(vec![programs(&[TRUE])]));
+    let (one, two, three) = (host.command(&session), host.command(&session), host.command(&session));
+    host.enforcer().note_build().unwrap();
+    drop(host.enforcer.take());
+    assert!(host.is_denied(&one, FALSE), "between the two");
+    let adopted = EbpfEnforcer::adopt(&host.places).unwrap().expect("the same build can take it over");
+    assert_eq!(adopted.enforcement().tier, host.tier);
+    host.enforcer = Some(adopted);
+    host.enforcer().adopt_session(session.id, session.cgroup.id()).unwrap();
+    assert!(host.is_denied(&two, FALSE));
+    assert!(host.comes_through(&three, TRUE));
+}
+
+#[test]
 fn pins_are_roots_alone() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let mut host = Host::new();
