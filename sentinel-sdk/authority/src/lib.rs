@@ -17,6 +17,7 @@ mod fold;
 mod intervention;
 mod ledger;
 mod line;
+mod outputs;
 mod rebuild;
 pub mod redact;
 mod replay;
