@@ -201,3 +201,26 @@ fn a_process_outside_is_neither_traced_nor_signalled_and_one_of_the_session_is()
     assert_eq!(trace(&outside, &free), 0);
     host.expect_only(OPERATION_TRACE, &inside);
 }
+
+#[test]
+fn a_session_answers_on_what_it_has_accepted() {
+    let mut host = Host::new();
+    // A port that is free, as it was a moment ago.
+    let (_, at) = listener(Ipv4Addr::LOCALHOST);
+    let session = host.session(1, &policy(vec![Grant::default()]));
+    let inside = host.command(&session);
+    let mut bytes = Vec::from(2_u16.to_ne_bytes());
+    bytes.extend(at.port().to_be_bytes());
+    bytes.extend([127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let socket = call(&inside, libc::SYS_socket, &[Number(2), Number(1), Number(0)]);
+    let number = Number(socket.try_into().unwrap());
+    assert_eq!(call_with(&inside, libc::SYS_bind, &[number, Bytes, Number(16)], &bytes), 0);
+    assert_eq!(call(&inside, libc::SYS_listen, &[number, Number(4)]), 0);
+    let peer = std::net::TcpStream::connect(at).unwrap();
+    let accepted = call(&inside, libc::SYS_accept, &[number, Number(0), Number(0)]);
+    assert!(accepted > 0, "{accepted}");
+    assert_eq!(send_by(&inside, accepted), 1);
+    let mut byte = [0];
+    std::io::Read::read_exact(&mut &peer, &mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+}
