@@ -51,11 +51,26 @@ const KILL: &[Known] = &[
     ),
 ];
 
+/// Where BPF LSM is.
+const LSM: &[Known] = &[
+    (
+        "code that a process writes into its own memory",
+        Hold::NotCovered,
+        "files are judged when they are mapped as code; memory without a file is not, for just-in-time compilers live by it",
+    ),
+    (
+        "what is said over a unix socket that the policy lists",
+        Hold::NotCovered,
+        "the connection is judged, and nothing that goes through it",
+    ),
+];
+
 /// The rows of a tier.
 pub(super) fn rows(tier: Tier) -> impl Iterator<Item = Row> {
     let of_tier = match tier {
         Tier::Kill => KILL,
-        Tier::Lsm | Tier::None => &[],
+        Tier::Lsm => LSM,
+        Tier::None => &[],
     };
     of_tier.iter().chain(ALWAYS).map(|(what, hold, why)| Row {
         what: (*what).to_owned(),
