@@ -190,20 +190,22 @@ fn what_is_the_agents_is_not_changed_by_any_name_and_what_is_beside_it_is() {
             one(libc::SYS_mkdirat, &folder.join("deep/folder"), &[Number(0o755)]),
             one(libc::SYS_unlinkat, &deep.join("folder"), &[Number(0x200)]),
             one(libc::SYS_mknodat, &deep.join("pipe"), &[Number(0o010_600), Number(0)]),
+            call_with(puppet, libc::SYS_truncate, &[Bytes, Number(0)], &c_path(&ledger)),
+            call_with(puppet, libc::SYS_symlinkat, &[Bytes, HERE, Bytes], &c_path(&deep.join("link"))),
             one(libc::SYS_unlinkat, &ledger, &[Number(0)]),
         ]
     };
-    assert_eq!(deeds(&outside, &other), [0; 6]);
+    assert_eq!(deeds(&outside, &other), [0; 8]);
     fs::write(other.join("deep/ledger"), "1").unwrap();
-    for name in ["new", "pipe"] {
+    for name in ["new", "pipe", "link"] {
         fs::remove_file(other.join("deep").join(name)).unwrap();
     }
-    assert_eq!(deeds(&inside, &other), [0; 6]);
+    assert_eq!(deeds(&inside, &other), [0; 8]);
     assert_eq!(open(&inside, &own.join("deep/ledger"), libc::O_RDONLY), 0);
     if host.is_lsm() {
         let denied = deeds(&inside, &own);
         // What was not made can't be removed.
-        let expected = [-EPERM, -EPERM, -EPERM, -libc::ENOENT, -EPERM, -EPERM];
+        let expected = [-EPERM, -EPERM, -EPERM, -libc::ENOENT, -EPERM, -EPERM, -EPERM, -EPERM];
         assert_eq!(denied, expected);
     }
     host.expect_only(OPERATION_WRITE, &inside);
