@@ -276,6 +276,11 @@ fn enforce_and_serve(
     });
     let programs = programs.map_err(|source| DaemonError::System { what: "find its own program", source })?;
     enforcer.keep_own(&own.into_iter().chain(programs).collect::<Vec<_>>())?;
+    // Before the sockets: whoever finds one of them there finds them all.
+    let link = folders.runtime.join("agent.sock");
+    let _never_there = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(APPLICATION_SOCKET, &link)
+        .map_err(|source| DaemonError::Socket { path: link, source })?;
     let mut listeners = Vec::new();
     for (door, name, mode, group) in [
         (Door::Application, APPLICATION_SOCKET, 0o666, None),
@@ -301,10 +306,6 @@ fn enforce_and_serve(
                 watch::readable(listener).map_err(|source| DaemonError::Socket { path, source })?;
             tokio::task::spawn_local(Rc::clone(&server).accept(door, listener));
         }
-        let link = folders.runtime.join("agent.sock");
-        let _never_there = std::fs::remove_file(&link);
-        std::os::unix::fs::symlink(APPLICATION_SOCKET, &link)
-            .map_err(|source| DaemonError::Socket { path: link, source })?;
         tracing::info!(runtime = %folders.runtime.display(), "ready");
         ready();
         let reports = watch::readable(reports).map_err(unwatched)?;

@@ -207,7 +207,8 @@ fn a_session_answers_on_what_it_has_accepted() {
     let mut host = Host::new();
     // A port that is free, as it was a moment ago.
     let (_, at) = listener(Ipv4Addr::LOCALHOST);
-    let session = host.session(1, &policy(vec![Grant::default()]));
+    let listens = Grant { listen: network(&[(Protocol::Tcp, at)]).network, ..Grant::default() };
+    let session = host.session(1, &policy(vec![listens]));
     let inside = host.command(&session);
     let mut bytes = Vec::from(2_u16.to_ne_bytes());
     bytes.extend(at.port().to_be_bytes());
