@@ -12,8 +12,6 @@ mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
@@ -24,9 +22,6 @@ use self::packages::Unpacked;
 use self::programs::{Program, Started};
 pub(crate) use self::verdict::Passed;
 use crate::{build_ebpf, setup, toolchain};
-
-/// A machine keeps little more than one processor busy: its tests wait for the kernel's verifier, which works for one at a time.
-const AT_ONCE: usize = 2;
 
 /// Which tests run in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +70,8 @@ pub(crate) fn vm(root: &Path, kernel: Option<&str>, test: Option<&str>) -> anyho
     build_ebpf::build_ebpf(root)?;
     let vm = Vm::prepare(root, Selection::parse(test))?;
     let (mut passed, mut failed) = (0, Vec::new());
-    for (name, ran) in vm.run_all(&names) {
-        match ran {
+    for name in names {
+        match vm.run(&name) {
             Ok(told) => {
                 println!("vm/{name}: {told}");
                 passed += told.passed;
@@ -104,28 +99,6 @@ impl Vm {
         let programs = programs::build(root, &selected)?;
         let started = programs::build_started(root, &selected)?;
         Ok(Self { root: root.to_owned(), kernels, selection, programs, started })
-    }
-
-    /// Boots all of these, [`AT_ONCE`] at a time. The results come in their order.
-    pub(crate) fn run_all(&self, names: &[String]) -> Vec<(String, anyhow::Result<Passed>)> {
-        let next = AtomicUsize::new(0);
-        let results = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    loop {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(name) = names.get(index) else { return };
-                        let ran = self.run(name);
-                        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                        results.push((index, name.clone(), ran));
-                    }
-                });
-            }
-        });
-        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        results.sort_by_key(|(index, ..)| *index);
-        results.into_iter().map(|(_, name, ran)| (name, ran)).collect()
     }
 
     /// Boots a kernel, by its name or as a test (`vm/NAME`), and runs the tests.
