@@ -19,7 +19,7 @@ fn interpreter() -> String {
 fn every_block_of_agentsentinels_document_does_what_it_says() {
     // The platform is a server in the program itself; the shell's block starts other programs.
     let host = Host::with_policy(
-        "enforcement:\n  network: {allow: [\"127.0.0.1:*\"]}\n  exec: {allow: [/bin/sh, /usr/bin/mv, /usr/bin/gzip, /usr/bin/date]}\n",
+        "enforcement:\n  network: {allow: [\"127.0.0.1:*\"], listen: [\"127.0.0.1:*\"]}\n  exec: {allow: [/bin/sh, /usr/bin/mv, /usr/bin/gzip, /usr/bin/date]}\n",
     );
     let python = Python::on(&host);
     for file in [
