@@ -171,6 +171,15 @@ pub fn started_at(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
 }
 
+/// Whether there is no process with this pid. Where that can't be told, as for want of descriptors, there may be one.
+#[must_use]
+pub fn has_ended(pid: u32) -> bool {
+    let gone = |error: io::Error| {
+        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+    };
+    fs::metadata(format!("/proc/{pid}")).is_err_and(gone)
+}
+
 /// The parent of the process with this pid.
 ///
 /// # Errors

@@ -302,6 +302,19 @@ fn it_stays_held_while_the_agent_is_dead_and_the_next_one_takes_it_over() {
 }
 
 #[test]
+fn a_start_without_the_binding_ends_what_was_bound() {
+    let cgroup = Cgroup::new("unbound");
+    let mut stranger = Stranger::start_as(UID);
+    cgroup.add(stranger.child.id());
+    let mut host = host(&cgroup, "strict_mode: true\n");
+    wait_until_bound(&host, 1);
+    host.kill_agent();
+    std::fs::write(host.folder.join("agent.yaml"), "bind: []\n").unwrap();
+    host.start_agent();
+    wait_until("it is killed", SOON, || stranger.has_ended());
+}
+
+#[test]
 fn a_binding_that_cannot_be_kept_to_keeps_the_agent_from_starting() {
     let host = Host::with_policy("strict_mode: true\n");
     for (text, told) in [

@@ -106,7 +106,9 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             Ok(cgroup) => self.clear(id, &cgroup),
             // Its cgroup is gone, and its processes with it; or it was bound, and is no more.
             Err(_gone) => {
-                self.kill_marked(id);
+                if let Err(cause) = self.kill_marked(id) {
+                    return tracing::error!(session = %id, cause, "processes of the session may be left; they stay held");
+                }
                 if let Err(error) = self.enforcer.stop_session(id) {
                     tracing::error!(session = %id, %error, "rules of the session are left");
                 }

@@ -63,7 +63,15 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         for index in 0..self.bindings.len() {
             let Some(bound) = self.bindings.get(index) else { return };
             let binding = bound.binding.clone();
-            let there = SessionCgroup::open_bound(binding.cgroup.clone()).ok();
+            let there = match SessionCgroup::open_bound(binding.cgroup.clone()) {
+                Ok(there) => Some(there),
+                Err(error) if error.is_gone() => None,
+                // What is held stays so.
+                Err(error) => {
+                    tracing::error!(name = %binding.session, %error, "a bound cgroup can't be looked at");
+                    continue;
+                }
+            };
             let known = self.sessions.iter().find(|(_, session)| session.cgroup.path() == binding.cgroup);
             match (known, there) {
                 (Some((_, session)), Some(there)) if session.cgroup.id() == there.id() => {}
@@ -185,13 +193,13 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             Ok(None) => {
                 let marked = self.enforcer.enrol_running(session, pid);
                 // One that has ended meanwhile needs no mark.
-                if marked.is_err() && peer::started_at(pid).is_err() {
+                if marked.is_err() && peer::has_ended(pid) {
                     return Ok(false);
                 }
                 marked.map(|()| true).map_err(|error| error.to_string())
             }
             // It has ended.
-            Err(_gone) if peer::started_at(pid).is_err() => Ok(false),
+            Err(_gone) if peer::has_ended(pid) => Ok(false),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -202,7 +210,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
 fn vet(pid: u32, uid: u32) -> Result<(), String> {
     let credentials = match peer::credentials_of(pid) {
         Ok(credentials) => credentials,
-        Err(_ended) if peer::started_at(pid).is_err() => return Ok(()),
+        Err(_ended) if peer::has_ended(pid) => return Ok(()),
         Err(error) => return Err(format!("as whom process {pid} runs can't be read: {error}")),
     };
     if let Some(other) = credentials.uids.iter().find(|id| **id != uid) {

@@ -278,7 +278,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             .kill()
             .and_then(|()| cgroup.wait_until_empty(std::time::Instant::now() + Duration::from_secs(1)));
         if let Err(error) = killed {
-            tracing::error!(%session, %error, "processes of the session may be left");
+            // Its rules stay, and so do the hooks on a bound cgroup: who is left is held by them.
+            return tracing::error!(%session, %error, "processes of the session may be left; they stay held");
         }
         if let Err(error) = self.enforcer.stop_session(session) {
             tracing::error!(%session, %error, "rules of the session are left");

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, pidfd_send_signal};
 use sentinel_authority::Log;
@@ -15,6 +16,13 @@ use super::Driver;
 use crate::clock::Clock;
 use crate::enforcer::Enforcer;
 use crate::peer;
+
+/// How long killed processes may take to be gone.
+const DEATH: Duration = Duration::from_secs(5);
+/// After so many looks in a row that found nobody alive, nobody is.
+const QUIET_LOOKS: u32 = 20;
+/// How long to wait before looking again.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Who was in the wrong place at the last look: session and tgid.
 pub(super) type Strays = BTreeSet<(SessionId, u32)>;
@@ -104,18 +112,42 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         drop(self.step(Event::KernelDenied { session, attempt, count: 1 }));
     }
 
-    /// Kills every process that bears a session's mark.
-    pub(super) fn kill_marked(&self, session: SessionId) {
-        let marks = self.enforcer.marks().unwrap_or_else(|error| {
-            tracing::error!(%session, %error, "whose marks there are can't be read; its processes may live on");
-            Vec::new()
-        });
-        for (pid, _) in marks.iter().filter(|(_, mark)| mark.session == session) {
-            let Ok(pidfd) = peer::open_pidfd(*pid) else { continue };
-            // After the pidfd: the mark is none if the pid is another's by now.
-            if matches!(self.enforcer.mark(*pid), Ok(Some(mark)) if mark.session == session) {
-                let _ended = pidfd_send_signal(&pidfd, Signal::KILL);
+    /// Kills every process that bears a session's mark, those that are forked meanwhile included, and waits, blocking, until none is left.
+    ///
+    /// # Errors
+    /// Some may be left: what holds them must stay.
+    pub(super) fn kill_marked(&self, session: SessionId) -> Result<(), String> {
+        let deadline = Instant::now() + DEATH;
+        let mut quiet = 0_u32;
+        loop {
+            let marks = self.enforcer.marks().map_err(|error| error.to_string())?;
+            let mut is_left = false;
+            for (pid, _) in marks.iter().filter(|(_, mark)| mark.session == session) {
+                let pidfd = match peer::open_pidfd(*pid) {
+                    Ok(pidfd) => pidfd,
+                    Err(_gone) if peer::has_ended(*pid) => continue,
+                    Err(error) => return Err(format!("process {pid} can't be held to be killed: {error}")),
+                };
+                // After the pidfd: the mark is none if the pid is another's by now.
+                let is_marked = match self.enforcer.mark(*pid) {
+                    Ok(mark) => mark.is_some_and(|mark| mark.session == session),
+                    Err(_gone) if peer::has_ended(*pid) => false,
+                    Err(error) => return Err(error.to_string()),
+                };
+                if is_marked && peer::is_alive(pidfd.as_fd()) {
+                    is_left = true;
+                    let _ended = pidfd_send_signal(&pidfd, Signal::KILL);
+                }
             }
+            // Who forks and ends while this looks is seen by one of the next looks.
+            quiet = if is_left { 0 } else { quiet.saturating_add(1) };
+            if quiet == QUIET_LOOKS {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("some live on after {DEATH:?}"));
+            }
+            std::thread::sleep(PAUSE);
         }
     }
 }

@@ -45,6 +45,14 @@ pub enum CgroupError {
     },
 }
 
+impl CgroupError {
+    /// Whether it says that there is no such cgroup.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::System { source, .. } if is_gone(source))
+    }
+}
+
 fn system(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
     let path = path.to_owned();
     move |source| CgroupError::System { what, path, source }
