@@ -154,11 +154,9 @@ fn host(cgroup: &Cgroup, policy: &str) -> Host {
     Host::builder().policy("test", policy).configuration(cgroup.binding()).start()
 }
 
+/// The session's line comes first in the ledger, before anything is held: so this waits for the agent's word that all is.
 fn wait_until_bound(host: &Host, times: usize) {
-    wait_until("the cgroup is bound", SOON, || {
-        let lines = host.ledger();
-        lines.iter().filter(|line| line["action"] == "session.started").count() >= times
-    });
+    wait_until("the cgroup is bound", SOON, || host.log().matches("cgroup bound").count() >= times);
 }
 
 fn allow(server: &Server) -> String {
