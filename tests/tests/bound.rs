@@ -37,6 +37,10 @@ impl Cgroup {
         format!("bind: [{{cgroup: {}, policy: test, user: '{UID}', session: bound}}]\n", self.shown)
     }
 
+    fn is_populated(&self) -> bool {
+        std::fs::read_to_string(self.path.join("cgroup.events")).unwrap().contains("populated 1")
+    }
+
     fn remove(&self) {
         std::fs::write(self.path.join("cgroup.kill"), "1").unwrap();
         wait_until("the cgroup is removed", SOON, || std::fs::remove_dir(&self.path).is_ok());
@@ -89,6 +93,12 @@ for line in sys.stdin:
             if code < 0:
                 print("killed by", -code, flush=True)
                 continue
+        elif order == "breed":
+            # One process after the other, none of them older than an instant.
+            os.setsid()
+            while True:
+                if os.fork():
+                    os._exit(0)
         elif order == "become":
             os.execv(rest.split()[0], rest.split())
         print("ok", flush=True)
@@ -310,6 +320,42 @@ fn a_start_without_the_binding_ends_what_was_bound() {
     std::fs::write(host.folder.join("agent.yaml"), "bind: []\n").unwrap();
     host.start_agent();
     wait_until("it is killed", SOON, || stranger.has_ended());
+}
+
+#[test]
+fn what_forks_without_pause_does_not_outlive_its_binding_either() {
+    let cgroup = Cgroup::new("breeds");
+    let mut stranger = Stranger::start_as(UID);
+    cgroup.add(stranger.child.id());
+    let mut host = host(&cgroup, "strict_mode: true\n");
+    wait_until_bound(&host, 1);
+    stranger.send("breed");
+    wait_until("it breeds", SOON, || stranger.has_ended());
+    host.kill_agent();
+    assert!(cgroup.is_populated());
+    std::fs::write(host.folder.join("agent.yaml"), "bind: []\n").unwrap();
+    host.start_agent();
+    wait_until("all of it is killed", SOON, || host.log().contains("a session of an earlier agent is ended"));
+    wait_until("none is left", SOON, || !cgroup.is_populated());
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!cgroup.is_populated(), "none was only overlooked");
+}
+
+#[test]
+fn a_binding_that_names_another_cgroup_by_now_ends_what_is_in_the_old_one_and_holds_the_new() {
+    let other = Server::start();
+    let (old, new) = (Cgroup::new("old"), Cgroup::new("new"));
+    let (mut in_old, mut in_new) = (Stranger::start_as(UID), Stranger::start_as(UID));
+    old.add(in_old.child.id());
+    new.add(in_new.child.id());
+    let mut host = host(&old, "strict_mode: true\n");
+    wait_until_bound(&host, 1);
+    host.kill_agent();
+    std::fs::write(host.folder.join("agent.yaml"), new.binding()).unwrap();
+    host.start_agent();
+    wait_until_bound(&host, 2);
+    assert!(in_old.has_ended());
+    assert_eq!(in_new.connect(&other), REFUSED);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! its facts are written and its rules are of this agent's policies, no heartbeat is: so every door of an action stays shut.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sentinel_authority::{Log, NewPolicy};
 use sentinel_engine::{Effect, Event, Policy};
@@ -12,8 +13,11 @@ use sentinel_proto::{SessionId, SessionName};
 use super::Driver;
 use super::sessions::Session;
 use crate::clock::Clock;
-use crate::enforcer::Enforcer;
+use crate::enforcer::{Enforcer, cgroup2};
 use crate::session::cgroup::{CgroupError, SessionCgroup};
+
+/// How long killed processes may take to be gone.
+const DEATH: Duration = Duration::from_secs(5);
 
 /// A session that was found whole.
 struct Found {
@@ -102,18 +106,32 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     /// Ends a session that is not whole.
     fn end_lost(&mut self, id: SessionId, cause: &str) {
         tracing::warn!(session = %id, cause, "a session of an earlier agent is ended");
-        match self.cgroup_of(id) {
-            Ok(cgroup) => self.clear(id, &cgroup),
-            // Its cgroup is gone, and its processes with it; or it was bound, and is no more.
-            Err(_gone) => {
-                if let Err(cause) = self.kill_marked(id) {
-                    return tracing::error!(session = %id, cause, "processes of the session may be left; they stay held");
-                }
-                if let Err(error) = self.enforcer.stop_session(id) {
-                    tracing::error!(session = %id, %error, "rules of the session are left");
-                }
+        if let Err(cause) = self.kill_lost(id) {
+            return tracing::error!(session = %id, cause, "processes of the session may be left; they stay held");
+        }
+        if let Err(error) = self.enforcer.stop_session(id) {
+            tracing::error!(session = %id, %error, "rules of the session are left");
+        }
+        let own = SessionCgroup::open(self.setting.cgroups.join(id.to_string()));
+        if let Ok(own) = own
+            && let Err(error) = own.remove()
+        {
+            tracing::error!(session = %id, %error, "the session's cgroup is left");
+        }
+    }
+
+    /// Kills all that is in a session's cgroup, and what was taken out of it. Which cgroup that is the kernel side says: it may have been bound, and
+    /// the configuration may name another by now, or none.
+    fn kill_lost(&self, id: SessionId) -> Result<(), String> {
+        let known = self.enforcer.cgroup_of(id).map_err(|error| error.to_string())?;
+        if let Some(known) = known {
+            let root = cgroup2().map_err(|error| error.to_string())?;
+            let found = SessionCgroup::with_id(&root, known).map_err(|error| error.to_string())?;
+            if let Some(cgroup) = found {
+                cgroup.kill_all(Instant::now() + DEATH).map_err(|error| error.to_string())?;
             }
         }
+        self.kill_marked(id)
     }
 
     /// Lets a session go on under this agent's version of its policy.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sentinel_authority::Log;
 use sentinel_engine::{Event, Mode, Policy, SessionEnding};
@@ -274,10 +274,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
 
     /// Kills what is left of a session, and removes its cgroup and rules. Failures are told; what stays denies.
     pub(super) fn clear(&mut self, session: SessionId, cgroup: &SessionCgroup) {
-        let killed = cgroup
-            .kill()
-            .and_then(|()| cgroup.wait_until_empty(std::time::Instant::now() + Duration::from_secs(1)));
-        if let Err(error) = killed {
+        if let Err(error) = cgroup.kill_all(Instant::now() + Duration::from_secs(1)) {
             // Its rules stay, and so do the hooks on a bound cgroup: who is left is held by them.
             return tracing::error!(%session, %error, "processes of the session may be left; they stay held");
         }

@@ -337,6 +337,10 @@ impl Enforcer for EbpfEnforcer {
         Ok(self.maps.sessions.keys(|_| true)?.into_iter().map(SessionId).collect())
     }
 
+    fn cgroup_of(&self, session: SessionId) -> Result<Option<u64>, EnforcerError> {
+        Ok(self.maps.cgroups.keys_where(|of| *of == session.0)?.first().copied())
+    }
+
     fn adopt_session(&mut self, session: SessionId, cgroup_id: u64) -> Result<(), EnforcerError> {
         let loaded = Loaded::adopt(&self.maps, session, cgroup_id)?;
         self.sessions.insert(session, loaded);

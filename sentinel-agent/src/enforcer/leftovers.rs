@@ -14,7 +14,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use sentinel_ebpf_common::TaskMark;
 
 use super::maps::with_causes;
-use super::places::unavailable;
+use super::places::{cgroup2, unavailable};
 use super::{EnforcerError, Places};
 use crate::peer;
 use crate::session::cgroup::{CgroupError, SessionCgroup};
@@ -35,6 +35,10 @@ pub fn remove(places: &Places) -> Result<(), EnforcerError> {
         end_cgroup(&places.cgroup)
             .map_err(|cause| unavailable("end the sessions in", &places.cgroup, cause))?;
     }
+    let cgroups = places.pins.join("CGROUPS");
+    if cgroups.exists() {
+        end_bound(&cgroups)?;
+    }
     let tasks = places.pins.join("TASKS");
     if tasks.exists() {
         kill_marked(&tasks)?;
@@ -45,9 +49,26 @@ pub fn remove(places: &Places) -> Result<(), EnforcerError> {
 
 fn end_cgroup(path: &Path) -> Result<(), CgroupError> {
     let cgroup = SessionCgroup::open(path.to_owned())?;
-    cgroup.kill()?;
-    cgroup.wait_until_empty(Instant::now() + DEATH)?;
+    cgroup.kill_all(Instant::now() + DEATH)?;
     cgroup.remove()
+}
+
+/// Kills all that is in the cgroups that the kernel side knows: those of sessions that were bound are not the instance's own.
+fn end_bound(pin: &Path) -> Result<(), EnforcerError> {
+    let fail = |cause: MapError| unavailable("read the sessions' cgroups in", pin, with_causes(&cause));
+    let map = MapData::from_pin(pin).map_err(fail)?;
+    let cgroups: HashMap<MapData, u64, u32> = HashMap::try_from(Map::HashMap(map)).map_err(fail)?;
+    let known = cgroups.keys().collect::<Result<Vec<u64>, MapError>>().map_err(fail)?;
+    let root = cgroup2()?;
+    for id in known {
+        let found = SessionCgroup::with_id(&root, id);
+        let found = found.map_err(|cause| unavailable("look for a session's cgroup in", &root, cause))?;
+        if let Some(cgroup) = found {
+            let killed = cgroup.kill_all(Instant::now() + DEATH);
+            killed.map_err(|cause| unavailable("end the session in", cgroup.path(), cause))?;
+        }
+    }
+    Ok(())
 }
 
 /// Kills marked processes that somebody took out of their session's cgroup, and waits until none is left.

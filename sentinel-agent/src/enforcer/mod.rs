@@ -182,6 +182,12 @@ pub trait Enforcer {
     /// The map can't be read.
     fn sessions(&self) -> Result<Vec<SessionId>, EnforcerError>;
 
+    /// The id of the cgroup in which the kernel side holds a session; none: it knows of none.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    fn cgroup_of(&self, session: SessionId) -> Result<Option<u64>, EnforcerError>;
+
     /// Takes over a session that an earlier agent started. Its rules hold as they are, until others are committed.
     ///
     /// # Errors

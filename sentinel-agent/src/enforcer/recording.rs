@@ -157,6 +157,14 @@ impl Enforcer for RecordingEnforcer {
         Ok(self.recorded.borrow().baseline.keys().copied().collect())
     }
 
+    fn cgroup_of(&self, session: SessionId) -> Result<Option<u64>, EnforcerError> {
+        let recorded = self.recorded.borrow();
+        Ok(recorded.calls.iter().rev().find_map(|call| match call {
+            Call::StartSession { session: of, cgroup_id, .. } if *of == session => Some(*cgroup_id),
+            _ => None,
+        }))
+    }
+
     fn adopt_session(&mut self, session: SessionId, cgroup_id: u64) -> Result<(), EnforcerError> {
         self.call(Call::AdoptSession { session, cgroup_id }).map(drop)
     }

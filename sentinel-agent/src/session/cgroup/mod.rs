@@ -102,6 +102,22 @@ impl SessionCgroup {
         Ok(Self { is_bound: true, ..Self::open(path)? })
     }
 
+    /// The cgroup of this id, wherever it stands below `root`. It counts as bound: it is never removed. None: it is gone.
+    ///
+    /// # Errors
+    /// A folder can't be looked at: it may be there.
+    pub fn with_id(root: &Path, id: u64) -> Result<Option<Self>, CgroupError> {
+        for folder in tree(root)? {
+            match Self::open_bound(folder) {
+                Ok(cgroup) if cgroup.id == id => return Ok(Some(cgroup)),
+                Ok(_another) => {}
+                Err(error) if error.is_gone() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether it is somebody else's.
     #[must_use]
     pub const fn is_bound(&self) -> bool {
@@ -156,6 +172,15 @@ impl SessionCgroup {
             Err(gone) if is_gone(&gone) => Ok(()),
             written => written.map_err(system("kill by", &file)),
         }
+    }
+
+    /// Kills every process in it and below it and waits, blocking, until none is left.
+    ///
+    /// # Errors
+    /// The kernel refused, or [`CgroupError::NotEmpty`] at `deadline`.
+    pub fn kill_all(&self, deadline: Instant) -> Result<(), CgroupError> {
+        self.kill()?;
+        self.wait_until_empty(deadline)
     }
 
     /// Freezes every process in it and below it, or lets them go on. Returns before all of them have stopped.
@@ -348,9 +373,12 @@ mod tests {
         let parent = Parent::new("id");
         let cgroup = SessionCgroup::create(parent.0.path(), SessionId(3)).unwrap();
         assert_eq!(cgroup.id(), fs::metadata(cgroup.path()).unwrap().ino());
+        let found = SessionCgroup::with_id(&parent.0.path().join(".."), cgroup.id()).unwrap().unwrap();
+        assert_eq!(fs::canonicalize(found.path()).unwrap(), cgroup.path());
         assert!(SessionCgroup::create(parent.0.path(), SessionId(3)).is_err());
         cgroup.remove().unwrap();
         cgroup.remove().expect("what is gone is removed");
+        assert!(SessionCgroup::with_id(parent.0.path(), cgroup.id()).unwrap().is_none());
         cgroup.kill().expect("what is gone is killed");
         assert!(SessionCgroup::create(parent.0.path(), SessionId(3)).is_ok());
     }
