@@ -18,6 +18,10 @@ fn main() {
     match (object.exists(), std::fs::read_to_string(built.join(STAMP)), hash_of_sources(&ebpf)) {
         (true, Ok(stamp), Ok(hash)) if stamp.trim() == hash => {
             println!("cargo::rustc-env=SENTINEL_BPF_OBJECT={}", object.display());
+            match hash_of_format(&ebpf) {
+                Ok(format) => println!("cargo::rustc-env=SENTINEL_BPF_FORMAT={format}"),
+                Err(cause) => println!("cargo::error=the eBPF sources can't be read: {cause}"),
+            }
         }
         (_, _, Err(cause)) => println!("cargo::error=the eBPF sources can't be read: {cause}"),
         (true, Ok(_), Ok(_)) => {
@@ -25,4 +29,13 @@ fn main() {
         }
         _ => println!("cargo::error=there is no eBPF object; run `cargo xtask build-ebpf`"),
     }
+}
+
+/// The SHA-256 over all that says what stands in the maps: builds that share it can share their maps.
+fn hash_of_format(ebpf: &Path) -> std::io::Result<String> {
+    let mut files = sources(ebpf)?;
+    let (common, maps) =
+        (ebpf.join("common/src"), ["src/maps.rs", "src/storage.rs"].map(|file| ebpf.join(file)));
+    files.retain(|file| file.starts_with(&common) || maps.contains(file));
+    hash_of_files(ebpf, &files)
 }

@@ -1,6 +1,9 @@
 //! Every map: its key and value, who writes it, who reads it, what "full" means. None is an LRU: what is in a map stays until it is deleted.
+//!
+//! Invariant: who doesn't write a map can't. Those of the agent alone are read-only for programs, and the agent freezes those that programs alone
+//! write (`enforcer/maps.rs`). An agent whose maps are defined otherwise, here or in `storage.rs` or in `common`, ends the sessions that it finds.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
@@ -8,20 +11,19 @@ use sentinel_ebpf_common::{
     Connection, ConnectionKey, Endpoint, Image, ImageRule, Protected, Scope, Session, TaskMark,
 };
 
-use crate::report::{WINDOWS, Window};
 use crate::storage::SocketStorage;
 
 /// Session → what holds for it. Written by the agent, read by every hook. Full: no further session starts.
 #[map]
-pub(crate) static SESSIONS: HashMap<u32, Session> = HashMap::with_max_entries(4_096, 0);
+pub(crate) static SESSIONS: HashMap<u32, Session> = HashMap::with_max_entries(4_096, BPF_F_RDONLY_PROG);
 
 /// Cgroup id → session. Written by the agent, read where a socket is made and where an image is executed. Full: no further session starts.
 #[map]
-pub(crate) static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(4_096, 0);
+pub(crate) static CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(4_096, BPF_F_RDONLY_PROG);
 
 /// One slot: the levels below the root at which sessions' cgroups stand, a bit a level. Written by the agent; 0 until then, and nobody is governed.
 #[map]
-pub(crate) static SESSION_LEVELS: Array<u32> = Array::with_max_entries(1, 0);
+pub(crate) static SESSION_LEVELS: Array<u32> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 
 /// Tgid → mark. Written by the agent at enrolment and at a process's first `begin`, by the fork hook for children, cleared by the exec hook;
 /// deleted when the process is freed. Read by every hook. Full: whoever forks is killed.
@@ -31,31 +33,31 @@ pub(crate) static TASKS: HashMap<u32, TaskMark> = HashMap::with_max_entries(65_5
 /// Scope → what is open for it now. Written by the agent alone. Full: the action that would open something is denied. Its entries are large and
 /// few: each has its memory while it is there.
 #[map]
-pub(crate) static SCOPES: HashMap<u64, Scope> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+pub(crate) static SCOPES: HashMap<u64, Scope> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// Endpoint → the grants that open it. Written by the agent at a session's start. Full: the session doesn't start.
 #[map]
-pub(crate) static NETWORK: HashMap<Endpoint, u64> = HashMap::with_max_entries(65_536, 0);
+pub(crate) static NETWORK: HashMap<Endpoint, u64> = HashMap::with_max_entries(65_536, BPF_F_RDONLY_PROG);
 
 /// As `NETWORK`, for address prefixes: the longest answers, and has the grants of those that cover it.
 #[map]
-pub(crate) static NETWORK_PREFIXES: LpmTrie<Endpoint, u64> = LpmTrie::with_max_entries(16_384, 0);
+pub(crate) static NETWORK_PREFIXES: LpmTrie<Endpoint, u64> = LpmTrie::with_max_entries(16_384, BPF_F_RDONLY_PROG);
 
 /// Image → the grants that open it. Written by the agent at a session's start. Full: the session doesn't start.
 #[map]
-pub(crate) static EXEC: HashMap<Image, ImageRule> = HashMap::with_max_entries(16_384, 0);
+pub(crate) static EXEC: HashMap<Image, ImageRule> = HashMap::with_max_entries(16_384, BPF_F_RDONLY_PROG);
 
 /// Tier `lsm`: socket file → the grants that open it. Written by the agent at a session's start. Full: the session doesn't start.
 #[map]
-pub(crate) static UNIX: HashMap<Image, u64> = HashMap::with_max_entries(16_384, 0);
+pub(crate) static UNIX: HashMap<Image, u64> = HashMap::with_max_entries(16_384, BPF_F_RDONLY_PROG);
 
 /// Tier `lsm`: folder below which files may be mapped as code → 1. Written by the agent at a session's start. Full: the session doesn't start.
 #[map]
-pub(crate) static LIBRARIES: HashMap<Image, u64> = HashMap::with_max_entries(16_384, 0);
+pub(crate) static LIBRARIES: HashMap<Image, u64> = HashMap::with_max_entries(16_384, BPF_F_RDONLY_PROG);
 
 /// Tier `lsm`: file or folder that no session may change → 1. Written by the agent at its start. Full: the agent doesn't start.
 #[map]
-pub(crate) static PROTECTED: HashMap<Protected, u32> = HashMap::with_max_entries(256, 0);
+pub(crate) static PROTECTED: HashMap<Protected, u32> = HashMap::with_max_entries(256, BPF_F_RDONLY_PROG);
 
 /// Tier `lsm`: which session has made or accepted a socket. Written where that happens, and by the agent for its own. It can't be stored: the
 /// socket is not made, or is nobody's.
@@ -64,7 +66,7 @@ pub(crate) static OWNERS: SkStorage<u32> = SkStorage::new();
 
 /// One slot: when the agent's driver was last alive. Written by the agent each second; 0 until then, which is stale.
 #[map]
-pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 
 /// A socket's own storage. Written where it is made, binds, connects, sends and is refused. It can't be stored: the socket is not made, or not
 /// accepted.
@@ -85,6 +87,17 @@ pub(crate) static CONNECTION_COUNTS: HashMap<u64, u64> = HashMap::with_max_entri
 /// Records for the agent. Full: the record is lost and counted, the refusal stands.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+
+/// Slots of `THROTTLE`, by session modulo this: as many as sessions can be at once, and reused by later ones, so that it never fills.
+pub(crate) const WINDOWS: u32 = 4_096;
+
+/// Value of `THROTTLE`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Window {
+    pub(crate) started: u64,
+    pub(crate) count: u64,
+}
 
 /// Session modulo `WINDOWS` → how many records it has made in the current second. Written and read by the hooks alone. It has room for each slot.
 #[map]

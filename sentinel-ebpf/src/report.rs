@@ -8,7 +8,7 @@ use sentinel_ebpf_common::SCOPE_CHAIN;
 use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_FORK, PATH_BYTES, Record};
 use sentinel_ebpf_common::verdict::Verdict;
 
-use crate::maps::{DROPS, RECORDS, THROTTLE};
+use crate::maps::{DROPS, RECORDS, THROTTLE, WINDOWS, Window};
 use crate::offsets;
 use crate::packet::Packet;
 use crate::session::{current_mark_in_place, now};
@@ -16,19 +16,9 @@ use crate::session::{current_mark_in_place, now};
 /// Records that a session can make in a second; the rest is counted.
 const RECORDS_A_SECOND: u64 = 256;
 const SECOND: u64 = 1_000_000_000;
-/// Slots of `THROTTLE`, by session modulo this: as many as sessions can be at once, and reused by later ones, so that it never fills.
-pub(crate) const WINDOWS: u32 = 4_096;
 
 const DROP_RING_FULL: u32 = 0;
 const DROP_THROTTLED: u32 = 1;
-
-/// Value of `THROTTLE`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(crate) struct Window {
-    started: u64,
-    count: u64,
-}
 
 /// What of a network refusal is told.
 pub(crate) struct Network {

@@ -189,6 +189,27 @@ impl Host {
         self.log.lock().expect("no writer panics").clone()
     }
 
+    /// What its agent noted of the build of its kernel side.
+    ///
+    /// # Panics
+    /// If it noted nothing.
+    #[must_use]
+    pub fn build_note(&self) -> String {
+        std::fs::read_to_string(self.build_note_path()).expect("the agent notes its build")
+    }
+
+    /// Notes another build, as if an agent of that had been there.
+    ///
+    /// # Panics
+    /// If it can't be written.
+    pub fn note_build(&self, note: &str) {
+        std::fs::write(self.build_note_path(), note).expect("root may write it");
+    }
+
+    fn build_note_path(&self) -> PathBuf {
+        Path::new("/run/agent-sentinel/builds").join(&self.instance)
+    }
+
     /// The agent's pid.
     ///
     /// # Panics

@@ -105,6 +105,29 @@ fn the_next_agent_takes_the_sessions_of_the_killed_one_over_and_interrupts_their
 }
 
 #[test]
+fn an_agent_of_another_build_takes_the_sessions_over_without_a_gap() {
+    let (named, never) = (Server::start(), Server::start());
+    let mut host =
+        Host::with_policy(format!("enforcement: {{network: {{allow: [\"{}\"]}}}}\n", named.address()));
+    let go = host.folder.join("go").display().to_string();
+    let (to_named, to_never) =
+        (format!("connect={}", named.address()), format!("connect={}", never.address()));
+    let probe = host.start_probe(&["say=up", &format!("await={go}"), &to_named, &to_never]);
+    probe.wait_for_line("up");
+    host.kill_agent();
+    let note = host.build_note();
+    let (_object, format) = note.split_once(' ').expect("an object and a format");
+    host.note_build(&format!("another {format}"));
+    host.start_agent();
+    wait_until("it is taken over", Duration::from_secs(10), || host.log().contains("session adopted"));
+    assert!(host.log().contains("its programs are replaced, one by one"), "{}", host.log());
+    assert_eq!(host.build_note(), note, "the kernel side is of this build now");
+    std::fs::write(&go, "").unwrap();
+    let expected = ["up", &format!("await={go} ok"), &format!("{to_named} ok"), &format!("{to_never} EPERM")];
+    assert_eq!(probe.finish().lines(), expected);
+}
+
+#[test]
 fn a_killed_launcher_takes_its_session_with_it() {
     let host = Host::with_policy("strict_mode: true\n");
     let marker = format!("sentinel-orphan-{}", std::process::id());

@@ -8,12 +8,17 @@ const STAMP: &str = "sentinel.bpf.sha256";
 
 /// The SHA-256 over names and contents of all that the object is built from, in the order of their names.
 fn hash_of_sources(folder: &std::path::Path) -> std::io::Result<String> {
+    hash_of_files(folder, &sources(folder)?)
+}
+
+/// The SHA-256 over names and contents of some files below a folder.
+fn hash_of_files(folder: &std::path::Path, files: &[std::path::PathBuf]) -> std::io::Result<String> {
     use sha2::Digest as _;
     let mut hash = sha2::Sha256::new();
-    for file in sources(folder)? {
-        hash.update(file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().as_bytes());
+    for file in files {
+        hash.update(file.strip_prefix(folder).unwrap_or(file).to_string_lossy().as_bytes());
         hash.update([0]);
-        hash.update(std::fs::read(&file)?);
+        hash.update(std::fs::read(file)?);
         hash.update([0]);
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())

@@ -318,7 +318,10 @@ fn enforce_and_serve(
 /// The kernel side that an earlier agent of this instance left, if it can be taken over; else a new one, after all that it held was ended.
 fn start_or_adopt(places: &Places) -> Result<EbpfEnforcer, EnforcerError> {
     match EbpfEnforcer::adopt(places) {
-        Ok(Some(enforcer)) => return Ok(enforcer),
+        Ok(Some(enforcer)) => {
+            enforcer.note_build()?;
+            return Ok(enforcer);
+        }
         Ok(None) => {}
         Err(error) => {
             tracing::error!(%error, "what an earlier agent left can't be taken over; its sessions are ended")

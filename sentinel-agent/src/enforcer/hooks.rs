@@ -1,4 +1,4 @@
-//! The programs, where each is attached, and the one loop that does it.
+//! The programs, where each is attached, and the loop that does it.
 //!
 //! Invariant: each link is pinned as soon as it is there, so that it outlives this process. A link that can't be made
 //! or pinned is an error, never a hook less.
@@ -8,19 +8,19 @@ use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
 
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd, ProgramInfo};
-use aya::{Ebpf, Endianness};
+use aya::Ebpf;
+use aya::programs::links::PinnedLink;
+use aya::programs::{ProgramFd, ProgramInfo};
 use sentinel_proto::examination;
 
-use super::btf::Btf;
+use super::attach::Attacher;
 use super::maps::with_causes;
 use super::places::unavailable;
 use super::{EnforcerError, Places, Tier};
 
 /// Where a program is attached.
 #[derive(Clone, Copy, Debug)]
-enum Point {
+pub(super) enum Point {
     /// The sessions' parent cgroup.
     Cgroup,
     /// A classic tracepoint, for the whole host.
@@ -31,7 +31,7 @@ enum Point {
 
 /// On which tiers a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum On {
+pub(super) enum On {
     Both,
     /// At tier `lsm` the same is refused before it happens.
     Kill,
@@ -40,7 +40,10 @@ enum On {
     LsmWhereKnown,
 }
 
-const HOOKS: &[(&str, On, Point)] = &[
+/// A program, the tiers that it belongs to, and where it is attached.
+pub(super) type Hook = (&'static str, On, Point);
+
+const HOOKS: &[Hook] = &[
     ("task_newtask", On::Both, Point::Tracepoint("task", "task_newtask")),
     ("process_free", On::Both, Point::Tracepoint("sched", "sched_process_free")),
     ("process_exec", On::Kill, Point::Tracepoint("sched", "sched_process_exec")),
@@ -106,10 +109,16 @@ pub(super) fn program_pin(places: &Places, name: &str) -> PathBuf {
     places.pins.join(format!("program_{name}"))
 }
 
+/// Where its link to the sessions' parent, or to the whole host, is pinned.
+pub(super) fn link_pin(places: &Places, name: &str) -> PathBuf {
+    places.pins.join(format!("link_{name}"))
+}
+
 /// The hook whose pinned link tells the tier.
 const TELLS_LSM: &str = "bprm_check";
 
-fn hooks_of(tier: Tier) -> impl Iterator<Item = &'static (&'static str, On, Point)> {
+/// The programs of a tier, in the order in which they are attached.
+pub(super) fn hooks_of(tier: Tier) -> impl Iterator<Item = &'static Hook> {
     HOOKS.iter().filter(move |(_, on, _)| match on {
         On::Both => true,
         On::Kill => tier == Tier::Kill,
@@ -121,49 +130,30 @@ fn hooks_of(tier: Tier) -> impl Iterator<Item = &'static (&'static str, On, Poin
 #[derive(Debug)]
 pub(super) struct Hooks {
     /// Held beside their pins: who removes a pin takes no hook away while the agent lives.
-    _links: Vec<PinnedLink>,
-    programs: Vec<(&'static str, ProgramFd)>,
+    #[expect(dead_code, reason = "held, not read")]
+    pub(super) links: Vec<PinnedLink>,
+    pub(super) programs: Vec<(&'static str, ProgramFd)>,
 }
 
 impl Hooks {
     /// Loads, attaches and pins all of a tier. To be called where a tracefs is mounted.
     pub(super) fn attach(ebpf: &mut Ebpf, tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
-        let cgroup =
-            File::open(&places.cgroup).map_err(|cause| unavailable("open", &places.cgroup, cause))?;
         let (mut links, mut programs) = (Vec::new(), Vec::new());
-        let refused = |name: &str, point: Point, cause: &dyn std::error::Error| EnforcerError::Unavailable {
-            what: format!("cannot attach `{name}` ({point:?})"),
-            cause: with_causes(cause),
-            way_out:
-                "run the agent as root on Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_BPF_EVENTS"
-                    .to_owned(),
-        };
-        let kernel = (tier == Tier::Lsm).then(described_hooks).transpose()?;
-        for (name, on, point) in hooks_of(tier) {
-            let refused = |cause: &dyn std::error::Error| refused(name, *point, cause);
-            let attached = match attach(ebpf, name, *point, &cgroup, kernel.as_ref()) {
-                Err(cause) if *on == On::LsmWhereKnown && is_unknown_hook(&*cause) => {
-                    tracing::info!(hook = name, "this kernel doesn't have what the hook guards");
-                    continue;
-                }
-                attached => attached,
-            };
-            let (program, link) = attached.map_err(|cause| refused(&*cause))?;
-            let pin = places.pins.join(format!("link_{name}"));
-            links.push(link.pin(&pin).map_err(|cause| refused(&cause))?);
-            let pin = program_pin(places, name);
-            let pinned = ebpf.program_mut(name).map(|program| program.pin(&pin));
-            pinned.transpose().map_err(|cause| refused(&cause))?;
-            programs.push((*name, program));
+        let mut attacher = Attacher::new(ebpf, tier, &places.cgroup)?;
+        for hook in hooks_of(tier) {
+            let Some(program) = attacher.load(hook)? else { continue };
+            links.push(attacher.link(hook, &link_pin(places, hook.0))?);
+            attacher.pin(hook, &program_pin(places, hook.0))?;
+            programs.push((hook.0, program));
         }
-        Ok(Self { _links: links, programs })
+        Ok(Self { links, programs })
     }
 
     /// Takes those over that an earlier agent has pinned: they never were off.
     pub(super) fn adopt(places: &Places) -> Result<Self, EnforcerError> {
         let (mut links, mut programs) = (Vec::new(), Vec::new());
         for (name, on, _) in hooks_of(Self::tier_of(places)) {
-            let pin = places.pins.join(format!("link_{name}"));
+            let pin = link_pin(places, name);
             if *on == On::LsmWhereKnown && !pin.exists() {
                 continue;
             }
@@ -174,12 +164,12 @@ impl Hooks {
             programs
                 .push((*name, program.map_err(|cause| unavailable("take over", &pin, with_causes(&cause)))?));
         }
-        Ok(Self { _links: links, programs })
+        Ok(Self { links, programs })
     }
 
     /// The tier of what an earlier agent has pinned.
     pub(super) fn tier_of(places: &Places) -> Tier {
-        let is_lsm = places.pins.join(format!("link_{TELLS_LSM}")).exists();
+        let is_lsm = link_pin(places, TELLS_LSM).exists();
         if is_lsm { Tier::Lsm } else { Tier::Kill }
     }
 
@@ -218,67 +208,4 @@ fn counted(name: &str, program: &ProgramFd) -> Result<examination::Program, Enfo
         runs: count("run_cnt:")?,
         nanoseconds: count("run_time_ns:")?,
     })
-}
-
-fn attach(
-    ebpf: &mut Ebpf,
-    name: &str,
-    point: Point,
-    cgroup: &File,
-    kernel: Option<&aya::Btf>,
-) -> Result<(ProgramFd, FdLink), Box<dyn std::error::Error>> {
-    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
-    // A link on a cgroup stands beside those of others there and below, whatever they allow.
-    let mode = CgroupAttachMode::Single;
-    let link = match (&mut *program, point) {
-        (Program::CgroupSock(program), Point::Cgroup) => {
-            program.load()?;
-            let id = program.attach(cgroup, mode)?;
-            program.take_link(id)?.try_into()?
-        }
-        (Program::CgroupSockAddr(program), Point::Cgroup) => {
-            program.load()?;
-            let id = program.attach(cgroup, mode)?;
-            program.take_link(id)?.try_into()?
-        }
-        (Program::CgroupSkb(program), Point::Cgroup) => {
-            program.load()?;
-            let direction = program.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
-            let id = program.attach(cgroup, direction, mode)?;
-            program.take_link(id)?.try_into()?
-        }
-        (Program::TracePoint(program), Point::Tracepoint(category, event)) => {
-            program.load()?;
-            let id = program.attach(category, event)?;
-            program.take_link(id)?.try_into()?
-        }
-        (Program::Lsm(program), Point::Lsm(hook)) => {
-            program.load(hook, kernel.ok_or(ProgramError::NotLoaded)?)?;
-            let id = program.attach()?;
-            program.take_link(id)?.into()
-        }
-        _ => return Err(ProgramError::UnexpectedProgramType.into()),
-    };
-    Ok((program.fd()?.try_clone()?, link))
-}
-
-/// Which hooks the kernel has, by its own description.
-fn described_hooks() -> Result<aya::Btf, EnforcerError> {
-    let unreadable = |cause: String| EnforcerError::Unavailable {
-        what: "cannot learn the kernel's hooks".to_owned(),
-        cause,
-        way_out: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions build them".to_owned(),
-    };
-    let whole = Btf::of_kernel().map_err(|cause| unreadable(cause.to_string()))?;
-    // Without the rest it is read, and searched for each hook, in no time.
-    aya::Btf::parse(&whole.only_functions("bpf_lsm_"), Endianness::default())
-        .map_err(|cause| unreadable(with_causes(&cause)))
-}
-
-/// Whether the kernel has no hook of that name.
-fn is_unknown_hook(cause: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(
-        cause.downcast_ref::<ProgramError>(),
-        Some(ProgramError::Btf(aya::BtfError::UnknownBtfTypeName { .. }))
-    )
 }

@@ -8,12 +8,12 @@ use std::path::Path;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
-use aya::{Ebpf, Pod};
+use aya::{Ebpf, EbpfLoader, Pod};
 use sentinel_ebpf_common::{
     Connection, ConnectionKey, Endpoint, Image, ImageRule, Protected, Scope, Session, TaskMark,
 };
 
-use super::EnforcerError;
+use super::{EnforcerError, syscall};
 
 /// All that are pinned. The agent reads and writes those of [`Maps`].
 const PINNED: &[&str] = &[
@@ -37,6 +37,16 @@ const PINNED: &[&str] = &[
     "THROTTLE",
     "DROPS",
 ];
+
+/// Those that no process may write. The ring buffer, whose reader writes how far it has read, can't be one.
+const WRITTEN_BY_PROGRAMS_ALONE: &[&str] = &["SOCKETS", "THROTTLE", "DROPS"];
+
+/// Lets an object that is loaded use the maps that an earlier agent has pinned in `pins`.
+pub(super) fn share(loader: &mut EbpfLoader<'_>, pins: &Path) {
+    for name in PINNED {
+        loader.map_pin_path(name, pins.join(name));
+    }
+}
 
 /// A map and its name.
 pub(super) struct Named<M> {
@@ -71,12 +81,17 @@ pub(super) struct Maps {
 pub(super) type Records = RingBuf<MapData>;
 
 impl Maps {
-    /// Pins all maps in `pins` and takes those that the agent uses out of the loaded object.
+    /// Pins all maps in `pins`, freezes those that only programs write, and takes those that the agent uses out of the loaded object.
     pub(super) fn take(ebpf: &mut Ebpf, pins: &Path) -> Result<(Self, Records), EnforcerError> {
         for name in PINNED {
-            let missing = || EnforcerError::Map { map: name, cause: "the object has none".to_owned() };
-            let pinned = ebpf.map(name).ok_or_else(missing)?.pin(pins.join(name));
-            pinned.map_err(|cause| EnforcerError::Map { map: name, cause: with_causes(&cause) })?;
+            let failed = |cause: String| EnforcerError::Map { map: name, cause };
+            let map = ebpf.map(name).ok_or_else(|| failed("the object has none".to_owned()))?;
+            let pin = pins.join(name);
+            map.pin(&pin).map_err(|cause| failed(with_causes(&cause)))?;
+            if WRITTEN_BY_PROGRAMS_ALONE.contains(name) {
+                let frozen = syscall::pinned(&pin).and_then(syscall::freeze_map);
+                frozen.map_err(|cause| failed(format!("it can't be frozen: {cause}")))?;
+            }
         }
         Self::from(|name| ebpf.take_map(name).ok_or(MapError::ElementNotFound))
     }

@@ -3,6 +3,7 @@
 //! Only the driver calls an [`Enforcer`]. Each call either took effect in the kernel when it returns, or is an error;
 //! the driver turns an error into a denial.
 
+mod attach;
 mod bound;
 mod btf;
 mod connections;
@@ -30,6 +31,8 @@ pub mod records;
 mod rules;
 mod sockdiag;
 mod suggestion;
+mod syscall;
+mod takeover;
 #[cfg(test)]
 mod testing;
 mod tracefs;

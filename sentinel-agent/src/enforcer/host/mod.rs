@@ -12,6 +12,7 @@ mod packets;
 mod sockets;
 mod surface;
 mod survival;
+mod takeover;
 
 use std::fs::{DirBuilder, File};
 use std::io::Write as _;

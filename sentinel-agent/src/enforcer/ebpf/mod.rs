@@ -1,7 +1,9 @@
 //! The [`Enforcer`] of this host's kernel: programs and maps that are pinned, and so outlive the agent.
 //!
-//! Invariant: a start adopts what an earlier agent of the same build left, or ends it; a clean end leaves nothing; any other end leaves every hook
+//! Invariant: a start adopts what an earlier agent left that meant the same by its maps, or ends it; a clean end leaves nothing; any other end leaves every hook
 //! in place, and nothing that is leased open. What is adopted never was off.
+
+mod start;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -10,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::MapError;
-use aya::{Ebpf, EbpfLoader};
 use sentinel_ebpf_common::{GRANTS, OWNED_BY_AGENT, Protected, Scope, TaskMark};
 use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::SessionId;
@@ -19,14 +20,11 @@ use sentinel_proto::examination::Examination;
 use super::bound::{self, Bound};
 use super::connections::Connections;
 use super::hooks::Hooks;
-use super::layout::Layout;
 use super::loaded::{Loaded, forget};
-use super::maps::{EXISTING, Maps, Records, with_causes};
-use super::object::OBJECT;
-use super::tracefs::with_tracefs;
+use super::maps::{EXISTING, Maps, Records};
 use super::{
-    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, Tier, identities,
-    leftovers, lsm, mountinfo, places, preconditions, probe, records,
+    Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, identities, leftovers,
+    mountinfo, places, probe, records,
 };
 use crate::{clock, peer};
 
@@ -47,136 +45,6 @@ pub struct EbpfEnforcer {
 }
 
 impl EbpfEnforcer {
-    /// Ends what a dead instance left in `places`, loads and attaches the kernel side there, and proves by denials that
-    /// really happen that it enforces.
-    ///
-    /// # Errors
-    /// This host can't enforce, or it could not be proven. Nothing stays.
-    pub fn start(places: &Places) -> Result<Self, EnforcerError> {
-        preconditions::check()?;
-        let started = match lsm::is_active()? {
-            Ok(()) => Self::start_at(Tier::Lsm, places).or_else(|error| {
-                tracing::error!(
-                    %error,
-                    "this kernel asks BPF before it lets things happen, and can't be told what: forbidden images are killed and not \
-                     refused, and the rest of tier `lsm` is missing"
-                );
-                Self::start_at(Tier::Kill, places)
-            }),
-            Err(cause) => {
-                tracing::info!(%cause, "tier `lsm` is not to be had");
-                Self::start_at(Tier::Kill, places)
-            }
-        };
-        give_memory_back();
-        started
-    }
-
-    fn start_at(tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
-        leftovers::remove(places)?;
-        let started = places.make().and_then(|()| Self::load(tier, places)).and_then(|mut enforcer| {
-            enforcer.prove()?;
-            Ok(enforcer)
-        });
-        if started.is_err()
-            && let Err(error) = leftovers::remove(places)
-        {
-            tracing::error!(%error, "a start that failed left something behind");
-        }
-        started
-    }
-
-    /// Loads and attaches the kernel side for as long as it takes to try out what this host enforces.
-    ///
-    /// # Errors
-    /// It can't be loaded or tried. Nothing stays, either way.
-    pub fn try_out(places: &Places) -> Result<Examination, EnforcerError> {
-        preconditions::check()?;
-        leftovers::remove(places)?;
-        let at = |tier| places.make().and_then(|()| Self::load(tier, places)).and_then(|mut it| it.examine());
-        let examined = match lsm::is_active()? {
-            Ok(()) => at(Tier::Lsm).or_else(|error| {
-                tracing::error!(%error, "tier `lsm` is not to be had");
-                leftovers::remove(places)?;
-                at(Tier::Kill)
-            }),
-            Err(_none) => at(Tier::Kill),
-        };
-        let removed = leftovers::remove(places);
-        let examination = examined?;
-        removed?;
-        Ok(examination)
-    }
-
-    /// Takes over the kernel side that an earlier agent of this instance left running, with all doors of actions shut; and proves by denials that
-    /// really happen that it enforces. None: there is nothing that this build could take over.
-    ///
-    /// # Errors
-    /// It is there but can't be taken over, or doesn't enforce.
-    pub fn adopt(places: &Places) -> Result<Option<Self>, EnforcerError> {
-        preconditions::check()?;
-        if !places.pins.join("TASKS").exists() || places.build()? != build() {
-            return Ok(None);
-        }
-        let hooks = Hooks::adopt(places)?;
-        let (maps, records) = Maps::adopt(&places.pins)?;
-        let enforcement = Enforcement { tier: Hooks::tier_of(places), proven: false };
-        let mut enforcer = Self::of(enforcement, places, hooks, maps, records);
-        // Before any heartbeat: what the dead agent had opened must not live on.
-        for scope in enforcer.maps.scopes.keys(|_| true)? {
-            enforcer.maps.scopes.remove(&scope)?;
-        }
-        enforcer.connections.sweep(&mut enforcer.maps)?;
-        enforcer.prove()?;
-        give_memory_back();
-        Ok(Some(enforcer))
-    }
-
-    fn prove(&mut self) -> Result<(), EnforcerError> {
-        if let Some(cause) = self.examine()?.failure() {
-            return Err(EnforcerError::Unavailable {
-                what: "this host does not enforce what it is told".to_owned(),
-                cause,
-                way_out: "don't run sessions here; report it with the kernel's version".to_owned(),
-            });
-        }
-        self.enforcement.proven = true;
-        Ok(())
-    }
-
-    /// Puts reports back that were taken before their turn.
-    pub(super) fn put_back(&mut self, records: Vec<KernelRecord>) {
-        self.taken.extend(records);
-    }
-
-    /// Leaves everything as it is, for the next agent of this instance.
-    ///
-    /// # Errors
-    /// Which build it is of can't be noted: then the next one can't take it over.
-    pub fn note_build(&self) -> Result<(), EnforcerError> {
-        self.places.note_build(&build())
-    }
-
-    fn load(tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
-        let layout = Layout::of_kernel(tier)?;
-        let mut loader = EbpfLoader::new();
-        // The object has no relocations against the kernel's description: no need to keep that in memory.
-        loader.btf(None);
-        layout.tell(&mut loader);
-        let mut ebpf: Ebpf = loader.load(OBJECT).map_err(|cause| EnforcerError::Unavailable {
-            what: "cannot load the kernel side".to_owned(),
-            cause: with_causes(&cause),
-            way_out: "run the agent as root on Linux 6.1 or newer, with enough locked memory".to_owned(),
-        })?;
-        let hooks = with_tracefs(|| Hooks::attach(&mut ebpf, tier, places))?;
-        let (maps, records) = Maps::take(&mut ebpf, &places.pins)?;
-        let enforcement = Enforcement { tier, proven: false };
-        let mut enforcer = Self::of(enforcement, places, hooks, maps, records);
-        let own = enforcer.places.session_level()?;
-        enforcer.tell_level(own)?;
-        Ok(enforcer)
-    }
-
     /// Tells the kernel side that sessions' cgroups stand at this level too. A level that was told once stays: an agent that takes others'
     /// sessions over learns theirs one by one.
     fn tell_level(&mut self, level: u32) -> Result<(), EnforcerError> {
@@ -205,21 +73,9 @@ impl EbpfEnforcer {
         }
     }
 
-    fn of(enforcement: Enforcement, places: &Places, hooks: Hooks, maps: Maps, records: Records) -> Self {
-        let (sessions, bound, taken) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        let (places, connections) = (places.clone(), Connections::new());
-        Self {
-            enforcement,
-            places,
-            hooks,
-            maps,
-            records,
-            sessions,
-            bound,
-            taken,
-            connections,
-            own: Vec::new(),
-        }
+    /// Puts reports back that were taken before their turn.
+    pub(super) fn put_back(&mut self, records: Vec<KernelRecord>) {
+        self.taken.extend(records);
     }
 
     /// Where its cgroups and pins are.
@@ -540,12 +396,6 @@ fn since(openings: &[Opening], keep_alive: u64) -> [u64; GRANTS] {
     since
 }
 
-/// Which build this is, by its kernel side.
-fn build() -> String {
-    use sha2::Digest as _;
-    sha2::Sha256::digest(OBJECT).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A mark as the driver sees it.
 fn told(mark: &TaskMark) -> Mark {
     Mark {
@@ -566,13 +416,4 @@ fn no_mark(tgid: u32) -> EnforcerError {
 /// A time on CLOCK_BOOTTIME as the kernel side has it; the farthest that can be told where it is farther.
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Gives back what the kernel's description took while it was read: tens of megabytes, once.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes a number, and may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
