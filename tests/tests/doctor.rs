@@ -18,7 +18,13 @@ fn a_running_agent_tries_every_row_and_names_what_it_does_not_cover() {
     assert_eq!(finished.status, Some(0), "{}", finished.stderr);
     let examination: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
     let rows = rows(&examination);
-    for what in ["a TCP connect over IPv4", "a UDP connect", "a datagram to an address", "a raw socket"] {
+    for what in [
+        "a TCP connect over IPv4",
+        "a UDP connect",
+        "a datagram to an address",
+        "a raw socket",
+        "a packet with IP options",
+    ] {
         assert!(
             rows.contains(&(what.to_owned(), "denied_before_execution".to_owned(), true)),
             "{what}: {rows:?}"

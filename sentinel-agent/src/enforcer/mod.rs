@@ -36,7 +36,6 @@ mod takeover;
 #[cfg(test)]
 mod testing;
 mod tracefs;
-mod uncovered;
 mod walk;
 
 pub(crate) use places::cgroup2;

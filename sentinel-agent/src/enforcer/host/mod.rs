@@ -4,6 +4,7 @@
 
 mod doors;
 mod egress;
+mod examination;
 mod exec;
 mod inbound;
 mod network;

@@ -4,7 +4,7 @@
 
 use sentinel_proto::examination::{Hold, Proof, Row};
 
-use super::Tier;
+use super::super::Tier;
 
 type Known = (&'static str, Hold, &'static str);
 

@@ -3,8 +3,12 @@
 //! Invariant: loaded is not enforcing. Only denials that really happened make a host count as enforcing, and only
 //! beside the same things allowed, or nothing but breakage would be proven.
 
+mod packets;
+mod surface;
+mod uncovered;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,9 +19,8 @@ use sentinel_proto::SessionId;
 use sentinel_proto::examination::{Hold, Proof, Row};
 
 use super::ebpf::EbpfEnforcer;
-use super::puppet::Argument::{Bytes, Number, Place};
-use super::puppet::{Argument, Deed, Ending, Puppet};
-use super::{Enforcer as _, EnforcerError, FirstImage, Places, Tier, uncovered};
+use super::puppet::{Deed, Ending, Puppet};
+use super::{Enforcer as _, EnforcerError, FirstImage, Tier};
 use crate::session::cgroup::SessionCgroup;
 
 /// What is executed: it does nothing, and every host has it.
@@ -28,8 +31,6 @@ const ALLOWED: SessionId = SessionId(u32::MAX - 1);
 /// As which user the rules are resolved; the process is the agent's own.
 const NOBODY: u32 = 65_534;
 const SIGKILL: i32 = 9;
-/// `AT_FDCWD`, as a system call takes it.
-const AT_FDCWD: i64 = -100;
 /// No file has this number.
 const NO_IMAGE: FirstImage = FirstImage { dev: 0, ino: 0, generation: None };
 const AF_INET: u8 = 2;
@@ -49,6 +50,8 @@ struct Outcome {
     /// 0 or the error's number, in the order of the trials.
     answers: Vec<i32>,
     exec: Ending,
+    /// What came of sending by an open door; nothing where none is.
+    packets: Option<packets::Sent>,
     /// What came of what [`surface`] tries; nothing below tier `lsm`.
     surface: Vec<(&'static str, i32)>,
 }
@@ -63,10 +66,10 @@ pub(super) fn examine(enforcer: &mut EbpfEnforcer) -> Result<Vec<Row>, EnforcerE
     // Reports of others would hide the proof's own; the driver takes them when it has the records back.
     let mut records = Vec::new();
     enforcer.drain_records(&mut records, usize::MAX);
-    let forbidden = scene(enforcer, FORBIDDEN, &Policy::empty(), &trials)?;
+    let forbidden = scene(enforcer, FORBIDDEN, &Policy::empty(), &targets)?;
     let mut own = Vec::new();
     enforcer.drain_records(&mut own, usize::MAX);
-    let allowed = scene(enforcer, ALLOWED, &targets.policy(), &trials)?;
+    let allowed = scene(enforcer, ALLOWED, &targets.policy(), &targets)?;
 
     let mut rows: Vec<Row> = trials
         .iter()
@@ -75,7 +78,12 @@ pub(super) fn examine(enforcer: &mut EbpfEnforcer) -> Result<Vec<Row>, EnforcerE
         .collect();
     let tier = enforcer.enforcement().tier;
     rows.push(exec_row(tier, forbidden.exec, allowed.exec));
-    rows.extend(surface_rows(forbidden.surface, enforcer.places())?);
+    rows.extend(allowed.packets.map(packets::Sent::row));
+    if !forbidden.surface.is_empty() {
+        let outside = Puppet::start().map_err(|cause| untried("fork", cause))?;
+        let outside = surface::attempts(&outside, enforcer.places(), &targets.unix)?;
+        rows.extend(surface::rows(forbidden.surface, outside));
+    }
     let told =
         |operation| own.iter().any(|record| record.session == FORBIDDEN.0 && record.operation == operation);
     let is_told = told(OPERATION_CONNECT)
@@ -120,33 +128,14 @@ fn exec_row(tier: Tier, forbidden: Ending, allowed: Ending) -> Row {
     Row { what: "an exec of a file".to_owned(), hold, proof }
 }
 
-/// A row for each thing of the surface: it was refused inside, and the same is let pass to a process outside.
-fn surface_rows(inside: Vec<(&'static str, i32)>, places: &Places) -> Result<Vec<Row>, EnforcerError> {
-    if inside.is_empty() {
-        return Ok(Vec::new());
-    }
-    let outside = Puppet::start().map_err(|cause| untried("fork", cause))?;
-    let outside = surface(&outside, places)?;
-    let refused = -Errno::PERM.raw_os_error();
-    let rows = inside.into_iter().zip(outside).map(|((what, inside), (_, outside))| {
-        let proof = if inside != refused {
-            Proof::Failed(format!("{inside} instead of {refused} (EPERM) in a session"))
-        } else if outside < 0 {
-            Proof::Failed(format!("error {} for a process outside", outside.saturating_neg()))
-        } else {
-            Proof::Tried
-        };
-        Row { what: what.to_owned(), hold: Hold::DeniedBeforeExecution, proof }
-    });
-    Ok(rows.collect())
-}
-
 /// Where the trials go to.
 struct Targets {
     tcp: TcpListener,
     udp: UdpSocket,
     /// None on a host without IPv6.
     tcp6: Option<TcpListener>,
+    /// Abstract: it has a name and no file.
+    unix: UnixListener,
 }
 
 impl Targets {
@@ -156,6 +145,7 @@ impl Targets {
             tcp: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(listen)?,
             udp: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(listen)?,
             tcp6: TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).ok(),
+            unix: surface::abstract_listener().map_err(listen)?,
         })
     }
 
@@ -201,11 +191,11 @@ fn scene(
     enforcer: &mut EbpfEnforcer,
     session: SessionId,
     policy: &Policy,
-    trials: &[Trial],
+    targets: &Targets,
 ) -> Result<Outcome, EnforcerError> {
     let parent = enforcer.places().cgroup.clone();
     let cgroup = SessionCgroup::create(&parent, session).map_err(|cause| untried("make a cgroup", cause))?;
-    let outcome = play(enforcer, session, policy, trials, &cgroup);
+    let outcome = play(enforcer, session, policy, targets, &cgroup);
     let stopped = enforcer.stop_session(session);
     let removed = cgroup
         .wait_until_empty(Instant::now() + Duration::from_secs(5))
@@ -221,7 +211,7 @@ fn play(
     enforcer: &mut EbpfEnforcer,
     session: SessionId,
     policy: &Policy,
-    trials: &[Trial],
+    targets: &Targets,
     cgroup: &SessionCgroup,
 ) -> Result<Outcome, EnforcerError> {
     enforcer.start_session(session, cgroup.id(), policy, NOBODY)?;
@@ -230,39 +220,20 @@ fn play(
     cgroup.add(puppet.pid()).map_err(|cause| untried("move a process", cause))?;
     enforcer.end_launch(puppet.pid())?;
     let surface = match enforcer.enforcement().tier {
-        Tier::Lsm if session == FORBIDDEN => surface(&puppet, enforcer.places())?,
+        Tier::Lsm if session == FORBIDDEN => surface::attempts(&puppet, enforcer.places(), &targets.unix)?,
         Tier::Lsm | Tier::Kill | Tier::None => Vec::new(),
     };
+    let packets = match targets.udp.local_addr() {
+        Ok(to) if session == ALLOWED => Some(packets::send(&puppet, to)?),
+        _ => None,
+    };
+    let trials = targets.trials();
     let answers =
         trials.iter().map(|trial| puppet.order(trial.deed).map_err(|cause| untried(trial.what, cause)));
     let answers = answers.collect::<Result<_, _>>()?;
     puppet.send(Deed::Exec(Path::new(PROGRAM))).map_err(|cause| untried("execute", cause))?;
     let exec = puppet.fate().map_err(|cause| untried(&format!("execute `{PROGRAM}`"), cause))?;
-    Ok(Outcome { answers, exec, surface })
-}
-
-/// Tries one thing of each family that tier `lsm` holds: what came back, or the error's number below 0.
-fn surface(puppet: &Puppet, places: &Places) -> Result<Vec<(&'static str, i32)>, EnforcerError> {
-    const PROG_GET_NEXT_ID: i64 = 11;
-    const SIGCONT: i64 = 18;
-    let agent = Number(std::process::id().into());
-    let procs = places.cgroup.join("cgroup.procs");
-    let procs = [procs.as_os_str().as_bytes(), b"\0"].concat();
-    let tried: [(&str, libc::c_long, &[Argument<'_>]); 4] = [
-        ("a signal to a process outside", libc::SYS_kill, &[agent, Number(SIGCONT)]),
-        ("bpf(2)", libc::SYS_bpf, &[Number(PROG_GET_NEXT_ID), Bytes(&[0; 128])]),
-        ("a netlink socket other than for routes", libc::SYS_socket, &[Number(16), Number(3), Number(16)]),
-        (
-            "moving a process to another cgroup",
-            libc::SYS_openat,
-            &[Number(AT_FDCWD), Place(&procs), Number(1)],
-        ),
-    ];
-    let tried = tried.map(|(what, number, arguments)| {
-        let came = puppet.order(Deed::Call(number, arguments)).map_err(|cause| untried(what, cause))?;
-        Ok((what, came))
-    });
-    tried.into_iter().collect()
+    Ok(Outcome { answers, exec, packets, surface })
 }
 
 fn untried(what: &str, cause: impl std::fmt::Display) -> EnforcerError {
