@@ -1,14 +1,15 @@
-//! The connections that actions' doors let out, and their end when those doors shut.
+//! The connections that doors let out, and their end when those shut.
 //!
 //! Invariant: nothing leaves by a connection whose door is shut, whatever happens here: that is the kernel side's. This only sees to it that
 //! applications are told, and don't wait for an answer that never comes. It costs as much as was opened under the scope, and nothing where
 //! nothing was.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use sentinel_ebpf_common::record::OPERATION_EGRESS;
-use sentinel_ebpf_common::verdict::is_in_flight;
-use sentinel_ebpf_common::{Connection, ConnectionKey, GRANTS, Scope};
+use sentinel_ebpf_common::verdict::{is_in_flight, network_baseline};
+use sentinel_ebpf_common::{BASELINE, Connection, ConnectionKey, Endpoint, GRANTS, Scope, Session};
 use sentinel_proto::SessionId;
 
 use super::maps::Maps;
@@ -130,6 +131,32 @@ impl Connections {
         Ok(())
     }
 
+    /// Destroys those TCP connections in a session's cgroup that no rule lets send any more, or only the baseline's while that is shut. Those
+    /// that an action's grant may let send are that action's.
+    pub(super) fn end_unruled(
+        &mut self,
+        maps: &Maps,
+        session: u32,
+        of_session: &Session,
+        cgroup: u64,
+    ) -> Result<(), EnforcerError> {
+        let Some(diag) = &mut self.diag else { return Ok(()) };
+        let all = match diag.connections_of(cgroup) {
+            Ok(all) => all,
+            Err(error) => {
+                self.tell_failure(&error);
+                return Ok(());
+            }
+        };
+        let open = network_baseline(of_session) | !BASELINE;
+        for found in all {
+            if bits_of_either(maps, session, of_session.generation, &found)? & open == 0 {
+                self.destroy(&found);
+            }
+        }
+        Ok(())
+    }
+
     /// A connection of which something was refused: whatever shut it, its application hears of it now.
     pub(super) fn refused(&mut self, record: &KernelRecord) {
         let is_packet = record.operation == OPERATION_EGRESS && record.audited == 0 && record.cookie != 0;
@@ -159,10 +186,13 @@ impl Connections {
 
     fn destroy(&mut self, found: &Found) {
         let Some(diag) = &mut self.diag else { return };
-        if let Err(error) = diag.destroy(found)
-            && !self.is_failure_told
-        {
-            self.is_failure_told = true;
+        if let Err(error) = diag.destroy(found) {
+            self.tell_failure(&error);
+        }
+    }
+
+    fn tell_failure(&mut self, error: &std::io::Error) {
+        if !std::mem::replace(&mut self.is_failure_told, true) {
             tracing::warn!(%error, "a connection whose door is shut could not be destroyed; its application may wait for an answer in vain");
         }
     }
@@ -184,7 +214,24 @@ fn bits_of(maps: &Maps, doors: &Scope, connection: &Connection) -> Result<u64, E
     if connection.generation == doors.generation {
         return Ok(connection.opened_by);
     }
-    maps.bits_of_peer(doors.session, doors.generation, connection)
+    let Ok(protocol) = u16::try_from(connection.protocol) else { return Ok(0) };
+    maps.bits_of(
+        doors.session,
+        doors.generation,
+        protocol,
+        connection.destination,
+        connection.destination_port,
+    )
+}
+
+/// The grants that name the peer of a session's connection, or its own address, where a listener of that may have accepted it.
+fn bits_of_either(maps: &Maps, session: u32, generation: u32, found: &Found) -> Result<u64, EnforcerError> {
+    let (protocol, port) = (u16::from(found.protocol), found.source_port);
+    let mut bits = maps.bits_of(session, generation, protocol, found.destination, found.destination_port)?;
+    for own in [found.source, Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets(), [0; 16]] {
+        bits |= maps.bits_of(session, generation, protocol | Endpoint::LISTEN, own, port)?;
+    }
+    Ok(bits)
 }
 
 fn found(connection: &Connection) -> Found {

@@ -241,6 +241,16 @@ impl Loaded {
         Ok(Self { id, cgroup_id, value, rules, prepared: None })
     }
 
+    /// What the hooks know of it.
+    pub(super) const fn value(&self) -> &Session {
+        &self.value
+    }
+
+    /// Its cgroup's id.
+    pub(super) const fn cgroup_id(&self) -> u64 {
+        self.cgroup_id
+    }
+
     /// Which version of its rules holds.
     pub(super) const fn generation(&self) -> u32 {
         self.value.generation

@@ -137,17 +137,18 @@ impl Maps {
         Ok((maps, records.map))
     }
 
-    /// The grants of a session whose rules name a connection's peer, looked up as the kernel side does.
-    pub(super) fn bits_of_peer(
+    /// The grants of a session whose rules name an address, looked up as the kernel side does. `protocol` is with [`Endpoint::LISTEN`] for an own one.
+    pub(super) fn bits_of(
         &self,
         session: u32,
         generation: u32,
-        connection: &Connection,
+        protocol: u16,
+        address: [u8; 16],
+        port: u16,
     ) -> Result<u64, EnforcerError> {
-        let Ok(protocol) = u16::try_from(connection.protocol) else { return Ok(0) };
         let mut bits = 0;
-        for port in [connection.destination_port, 0] {
-            let endpoint = Endpoint { session, generation, protocol, port, address: connection.destination };
+        for port in [port, 0] {
+            let endpoint = Endpoint { session, generation, protocol, port, address };
             bits |= self.network.find(&endpoint)?.unwrap_or(0);
             let length = Endpoint::BITS_BEFORE_ADDRESS.saturating_add(128);
             match self.prefixes.map.get(&Key::new(length, endpoint), 0) {

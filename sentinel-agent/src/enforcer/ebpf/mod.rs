@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::MapError;
-use sentinel_ebpf_common::{GRANTS, OWNED_BY_AGENT, Protected, Scope, TaskMark};
+use sentinel_ebpf_common::{GRANTS, OWNED_BY_AGENT, Protected, Scope, Session, TaskMark};
 use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::SessionId;
 use sentinel_proto::examination::Examination;
@@ -124,6 +124,19 @@ impl EbpfEnforcer {
     pub fn shutdown(self) -> Result<(), EnforcerError> {
         // The processes first, then pins and hooks: the latter go with `self`, after this.
         leftovers::remove(&self.places)
+    }
+
+    /// Has applications told whose connections no rule lets send any more. What the kernel side refuses doesn't depend on it.
+    fn end_unruled(&mut self, session: SessionId) {
+        let Some(loaded) = self.sessions.get(&session) else { return };
+        let is_audited = loaded.value().flags & Session::AUDIT != 0;
+        if is_audited {
+            return;
+        }
+        let ended = self.connections.end_unruled(&self.maps, session.0, loaded.value(), loaded.cgroup_id());
+        if let Err(error) = ended {
+            tracing::warn!(%session, %error, "connections that no rule lets send are left, and send nothing");
+        }
     }
 
     /// From now on connections are left to the kernel side alone.
@@ -290,7 +303,12 @@ impl Enforcer for EbpfEnforcer {
 
     fn set_baseline_network(&mut self, session: SessionId, open: bool) -> Result<(), EnforcerError> {
         let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
-        loaded.set_baseline_network(&mut self.maps, open)
+        let was_open = loaded.value().flags & Session::BASELINE_NETWORK != 0;
+        loaded.set_baseline_network(&mut self.maps, open)?;
+        if was_open && !open {
+            self.end_unruled(session);
+        }
+        Ok(())
     }
 
     fn prepare_rules(&mut self, session: SessionId, policy: &Policy, user: u32) -> Result<(), EnforcerError> {
@@ -300,7 +318,9 @@ impl Enforcer for EbpfEnforcer {
 
     fn commit_rules(&mut self, session: SessionId) -> Result<(), EnforcerError> {
         let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
-        loaded.commit(&mut self.maps)
+        loaded.commit(&mut self.maps)?;
+        self.end_unruled(session);
+        Ok(())
     }
 
     fn discard_rules(&mut self, session: SessionId) -> Result<(), EnforcerError> {
