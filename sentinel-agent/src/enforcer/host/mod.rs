@@ -15,6 +15,7 @@ mod sockets;
 mod surface;
 mod survival;
 mod takeover;
+mod ways;
 
 use std::fs::{DirBuilder, File};
 use std::io::Write as _;
