@@ -205,6 +205,10 @@ fn load_object(tier: Tier, shared: Option<&Places>) -> Result<Ebpf, EnforcerErro
     if let Some(places) = shared {
         maps::share(&mut loader, &places.pins);
     }
+    #[cfg(test)]
+    for (map, entries) in crate::enforcer::testing::small_maps() {
+        loader.map_max_entries(map, entries);
+    }
     loader.load(OBJECT).map_err(|cause| EnforcerError::Unavailable {
         what: "cannot load the kernel side".to_owned(),
         cause: with_causes(&cause),

@@ -7,6 +7,7 @@ mod doors;
 mod egress;
 mod examination;
 mod exec;
+mod full;
 mod inbound;
 mod network;
 mod outwards;
