@@ -65,7 +65,7 @@ fn script(folder: &Folder, name: &str, interpreter: &str) -> String {
     script_of(folder, name, &format!("#!{interpreter}\n"))
 }
 
-fn script_of(folder: &Folder, name: &str, text: &str) -> String {
+pub(super) fn script_of(folder: &Folder, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

@@ -5,8 +5,10 @@ use std::fs;
 use sentinel_ebpf_common::record::OPERATION_WRITE;
 
 use super::Given::{Bytes, Number};
+use super::exec::script_of;
 use super::surface::{HERE, c_path, open, two};
 use super::*;
+use crate::enforcer::images::command_image;
 
 /// Two folders of the same content, of which the first is the agent's.
 fn folders(host: &mut Host, folder: &Folder) -> (PathBuf, PathBuf) {
@@ -96,4 +98,23 @@ fn what_is_the_agents_gets_no_name_elsewhere_by_which_it_could_be_changed_and_no
         assert_eq!(from_to(&outside, number, &ledger, &other.join(format!("{what} of outside"))), 0);
         fs::rename(other.join(format!("{what} of outside")), &ledger).unwrap();
     }
+}
+
+#[test]
+fn a_sessions_first_process_is_held_as_soon_as_it_is_the_command() {
+    let mut host = Host::new();
+    let folder = Folder::new("names-command");
+    let (own, other) = folders(&mut host, &folder);
+    let write =
+        |folder: &Path, status: u8| format!("echo 2 >{}/deep/ledger && exit {status}\n", folder.display());
+    // The shell writes by itself: a child has none of the launcher's freedom in any case.
+    let text = format!("#!/bin/sh\n{}{}", write(&own, 3), write(&other, 4));
+    let command = script_of(&folder, "command", &text);
+    let session = host.session(1, &policy(vec![Grant::default()]));
+    let first = command_image(command.as_ref(), host.tier).unwrap();
+    let puppet = host.puppet_with(&session, first);
+    let written = if host.is_lsm() { (4, "1") } else { (3, "2\n") };
+    assert_eq!(execute(&puppet, &command), Ending::Exited(written.0));
+    assert_eq!(fs::read_to_string(own.join("deep/ledger")).unwrap(), written.1);
+    host.expect_only(OPERATION_WRITE, &puppet);
 }
