@@ -43,7 +43,7 @@ fn what_is_the_agents_is_not_changed_by_any_name_and_what_is_beside_it_is() {
         };
         [
             open(puppet, &ledger, libc::O_WRONLY),
-            open(puppet, &deep.join("new"), libc::O_WRONLY | libc::O_CREAT),
+            open(puppet, &deep.join("new"), libc::O_RDONLY | libc::O_CREAT),
             one(libc::SYS_mkdirat, &deep.join("folder"), &[Number(0o755)]),
             one(libc::SYS_unlinkat, &deep.join("empty"), &[Number(0x200)]),
             one(libc::SYS_mknodat, &deep.join("pipe"), &[Number(0o010_600), Number(0)]),
@@ -65,6 +65,7 @@ fn what_is_the_agents_is_not_changed_by_any_name_and_what_is_beside_it_is() {
         // What was not given another name can't be removed by it.
         expected[9] = -libc::ENOENT;
         assert_eq!(deeds(&inside, &own), expected);
+        assert!(!own.join("deep/new").exists(), "not even an empty file is made");
         let unlinked = call_with(
             &inside,
             libc::SYS_unlinkat,
