@@ -11,6 +11,7 @@ mod fuzz;
 mod leftovers;
 mod licences;
 mod lint;
+mod mutate;
 mod object;
 mod python;
 mod reaper;
@@ -75,6 +76,17 @@ enum Task {
         #[arg(long)]
         test: Option<String>,
     },
+    /// Does without each hook, check and step of the launcher, sees a test fail for it, and writes `tests/MUTATIONS.md`.
+    Mutate {
+        /// Only what has one of these in its name.
+        names: Vec<String>,
+        /// In which guests the hooks of tier `lsm` are left out.
+        #[arg(long, default_value = "6.12")]
+        kernel: Vec<String>,
+        /// Only this part.
+        #[arg(long)]
+        part: Option<mutate::Part>,
+    },
     /// Checks the house rules: format, lints, licences.
     Lint,
     /// Prints what a guarded action, a connect and an exec cost.
@@ -94,6 +106,7 @@ fn main() -> anyhow::Result<()> {
         Task::Fuzz { seconds, target } => fuzz::fuzz(root, seconds, target.as_deref()),
         Task::Soak { filter, fuzz_seconds } => soak::soak(root, filter.as_deref(), fuzz_seconds),
         Task::Vm { kernel, test } => vm::vm(root, kernel.as_deref(), test.as_deref()),
+        Task::Mutate { names, kernel, part } => mutate::mutate(root, &names, &kernel, part),
         Task::Lint => lint::lint(root),
         Task::Bench => bench::bench(root),
         Task::BenchPython => bench_python::bench_python(root),

@@ -15,7 +15,7 @@ use crate::python::Python;
 use crate::reaper::Reaper;
 use crate::tiers::{Tier, Tiers};
 use crate::vm::{self, Selection, Vm};
-use crate::{build_ebpf, fuzz, python, setup, soak};
+use crate::{build_ebpf, fuzz, mutate, python, setup, soak};
 
 /// How long each fuzz target runs: long enough to reach what it reached before, and a little more.
 const FUZZ_SECONDS: u32 = 20;
@@ -52,6 +52,7 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
     tests.extend_from_slice(&kernels);
     let rules = Tiers::read(root)?;
     let tiers = rules.sort(&tests)?;
+    mutate::check(root, &tests)?;
 
     let before = Snapshot::take(root)?;
     let reaper = Reaper::start(root)?;
@@ -138,7 +139,7 @@ pub(crate) fn test(root: &Path, filter: Option<&str>) -> anyhow::Result<()> {
 
 impl Target {
     /// Runs it as cargo would, but without cargo: asked for one package at a time it builds anew what it built for all.
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.executable);
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder).arg("--quiet");
         command

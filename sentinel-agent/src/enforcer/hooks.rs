@@ -99,9 +99,24 @@ const HOOKS: &[Hook] = &[
     ("inode_rename", On::Lsm, Point::Lsm("inode_rename")),
 ];
 
+/// Whether `cargo xtask mutate` has this test program do without a hook, to see a test fail for it. There is no such way in the agent.
+#[cfg(test)]
+fn is_left_out(name: &str) -> bool {
+    std::env::var_os("SENTINEL_LEAVE_OUT").is_some_and(|left_out| left_out == name)
+}
+
+#[cfg(not(test))]
+const fn is_left_out(_name: &str) -> bool {
+    false
+}
+
+fn hooks() -> impl Iterator<Item = &'static Hook> {
+    HOOKS.iter().filter(|(name, ..)| !is_left_out(name))
+}
+
 /// Those that are attached to the sessions' parent, and to each bound cgroup.
 pub(super) fn cgroup_hooks() -> impl Iterator<Item = &'static str> {
-    HOOKS.iter().filter(|(_, _, point)| matches!(point, Point::Cgroup)).map(|(name, ..)| *name)
+    hooks().filter(|(_, _, point)| matches!(point, Point::Cgroup)).map(|(name, ..)| *name)
 }
 
 /// Where a program is pinned.
@@ -119,7 +134,7 @@ const TELLS_LSM: &str = "bprm_check";
 
 /// The programs of a tier, in the order in which they are attached.
 pub(super) fn hooks_of(tier: Tier) -> impl Iterator<Item = &'static Hook> {
-    HOOKS.iter().filter(move |(_, on, _)| match on {
+    hooks().filter(move |(_, on, _)| match on {
         On::Both => true,
         On::Kill => tier == Tier::Kill,
         On::Lsm | On::LsmWhereKnown => tier == Tier::Lsm,
@@ -208,4 +223,36 @@ fn counted(name: &str, program: &ProgramFd) -> Result<examination::Program, Enfo
         runs: count("run_cnt:")?,
         nanoseconds: count("run_time_ns:")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(serde::Deserialize)]
+    struct Mutations {
+        hook: Vec<LeftOut>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct LeftOut {
+        name: String,
+        tier: String,
+    }
+
+    #[test]
+    fn for_each_hook_a_test_is_named_that_fails_without_it() {
+        let told: Mutations = toml::from_str(include_str!("../../../tests/mutations.toml")).unwrap();
+        let told: BTreeMap<&str, &str> =
+            told.hook.iter().map(|hook| (hook.name.as_str(), hook.tier.as_str())).collect();
+        let tier = |on: On| match on {
+            On::Both => "both",
+            On::Kill => "kill",
+            On::Lsm | On::LsmWhereKnown => "lsm",
+        };
+        let all: BTreeMap<&str, &str> = HOOKS.iter().map(|(name, on, _)| (*name, tier(*on))).collect();
+        assert_eq!(told, all);
+    }
 }

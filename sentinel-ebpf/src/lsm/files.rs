@@ -82,17 +82,27 @@ names! {
     inode_mkdir, "inode_mkdir", 1;
     inode_rmdir, "inode_rmdir", 1;
     inode_mknod, "inode_mknod", 1;
-    inode_link, "inode_link", 2;
+}
+
+/// Of the agent's nothing gets a name elsewhere: by that one it could be written, for what is protected are names below a folder.
+#[lsm(hook = "inode_link")]
+pub fn inode_link(ctx: LsmContext) -> i32 {
+    from_to(pointer(&ctx, 0), pointer(&ctx, 2))
 }
 
 #[lsm(hook = "inode_rename")]
 pub fn inode_rename(ctx: LsmContext) -> i32 {
+    from_to(pointer(&ctx, 1), pointer(&ctx, 3))
+}
+
+#[inline(always)]
+fn from_to(from: u64, to: u64) -> i32 {
     let number = held();
     if number == 0 {
         return ALLOW;
     }
-    match write_below(number, pointer(&ctx, 1)) {
-        ALLOW => write_below(number, pointer(&ctx, 3)),
+    match write_below(number, from) {
+        ALLOW => write_below(number, to),
         denied => denied,
     }
 }

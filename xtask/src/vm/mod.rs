@@ -18,9 +18,10 @@ use anyhow::{Context as _, bail, ensure};
 
 use self::apt::Apt;
 use self::kernels::{Kernel, Kernels};
+pub(crate) use self::machine::Seen;
 use self::packages::Unpacked;
 use self::programs::{Program, Started};
-pub(crate) use self::verdict::Passed;
+pub(crate) use self::verdict::{EXIT, Passed, START};
 use crate::{build_ebpf, setup, toolchain};
 
 /// Which tests run in the guest.
@@ -107,14 +108,9 @@ impl Vm {
     /// Something failed, with the last lines of its console, or can't be had.
     pub(crate) fn run(&self, kernel: &str) -> anyhow::Result<Passed> {
         let kernel = self.kernels.find(kernel.strip_prefix("vm/").unwrap_or(kernel))?;
-        let unpacked = packages::kernel(&cache(), kernel)?;
-        println!("vm/{}: boots Debian's Linux {} ({})", kernel.name, unpacked.release, unpacked.package);
-        let folder = self.root.join("target/vm/machines").join(&kernel.name);
-        std::fs::create_dir_all(&folder).with_context(|| format!("`{}`", folder.display()))?;
-        let image = folder.join("initramfs");
-        self.write_image(&image, kernel, &unpacked)?;
+        let runs = self.programs.iter().map(|program| program.run(kernel, &self.selection));
         let start = Instant::now();
-        let seen = machine::run(kernel, &unpacked.image, &image, &folder.join("console"))?;
+        let seen = self.boot_with(kernel, &runs.collect::<String>())?;
         let passed = verdict::judge(&seen, self.programs.len())?;
         if passed.passed == 0 {
             bail!("no test ran");
@@ -122,8 +118,43 @@ impl Vm {
         Ok(Passed { seconds: start.elapsed().as_secs(), ..passed })
     }
 
+    /// Boots a kernel and has its first process run these lines instead of the tests; of what they come to nothing is judged.
+    ///
+    /// # Errors
+    /// It can't be had, reports a fault or doesn't come to its end.
+    pub(crate) fn boot(&self, kernel: &str, lines: &str) -> anyhow::Result<Seen> {
+        let seen = self.boot_with(self.kernels.find(kernel)?, lines)?;
+        verdict::is_whole(&seen)?;
+        Ok(seen)
+    }
+
+    /// Where a program is in the guest.
+    ///
+    /// # Errors
+    /// It isn't there.
+    pub(crate) fn place(&self, program: &str) -> anyhow::Result<String> {
+        let found = self.programs.iter().find(|built| built.name() == program);
+        found.map(Program::place).with_context(|| format!("`{program}` isn't among the programs"))
+    }
+
+    fn boot_with(&self, kernel: &Kernel, lines: &str) -> anyhow::Result<Seen> {
+        let unpacked = packages::kernel(&cache(), kernel)?;
+        println!("vm/{}: boots Debian's Linux {} ({})", kernel.name, unpacked.release, unpacked.package);
+        let folder = self.root.join("target/vm/machines").join(&kernel.name);
+        std::fs::create_dir_all(&folder).with_context(|| format!("`{}`", folder.display()))?;
+        let image = folder.join("initramfs");
+        self.write_image(&image, kernel, &unpacked, lines)?;
+        machine::run(kernel, &unpacked.image, &image, &folder.join("console"))
+    }
+
     /// Writes the guest's file system.
-    fn write_image(&self, to: &Path, kernel: &Kernel, unpacked: &Unpacked) -> anyhow::Result<()> {
+    fn write_image(
+        &self,
+        to: &Path,
+        kernel: &Kernel,
+        unpacked: &Unpacked,
+        lines: &str,
+    ) -> anyhow::Result<()> {
         let mut archive = initramfs::Archive::default();
         initramfs::add_system(&mut archive)?;
         let modules = unpacked.modules(&kernel.modules)?;
@@ -134,8 +165,8 @@ impl Vm {
         let mut script = initramfs::init(kernel, modules.len());
         for program in &self.programs {
             archive.file(&program.place(), 0o755, &std::fs::read(&program.executable)?)?;
-            script.push_str(&program.run(kernel, &self.selection));
         }
+        script.push_str(lines);
         script.push_str(initramfs::END);
         archive.file("init", 0o755, script.as_bytes())?;
         archive.write(to)

@@ -98,6 +98,11 @@ fn cargo(root: &Path, task: &str) -> Command {
 }
 
 impl Program {
+    /// `package/target`.
+    pub(crate) fn name(&self) -> String {
+        self.listed.name()
+    }
+
     /// Where it is in the guest: as in a target folder, for programs look for each other there.
     pub(crate) fn place(&self) -> String {
         format!("target/debug/deps/{}-{}", self.listed.package, self.listed.target)
@@ -114,7 +119,7 @@ impl Program {
             }
             Selection::Having(part) | Selection::Of(_, part) => arguments.push(quoted(part)),
         }
-        format!("run {} /{} {}\n", quoted(&self.listed.name()), self.place(), arguments.join(" "))
+        format!("run {} /{} {}\n", quoted(&self.name()), self.place(), arguments.join(" "))
     }
 }
 

@@ -38,11 +38,11 @@ impl fmt::Display for Passed {
     }
 }
 
-/// Judges what was seen of a run of so many programs.
+/// Sees to it that the kernel reported no fault and the machine switched itself off.
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub(crate) fn judge(seen: &Seen, programs: usize) -> anyhow::Result<Passed> {
+fn has_no_fault(seen: &Seen) -> anyhow::Result<()> {
     let console: Vec<&str> = seen.console.lines().collect();
     if let Some(at) = console.iter().position(|line| FAULTS.iter().any(|fault| line.contains(fault))) {
         let at = if console[at].contains(SCISSORS) { at + 1 } else { at };
@@ -54,6 +54,27 @@ pub(crate) fn judge(seen: &Seen, programs: usize) -> anyhow::Result<Passed> {
         End::Ended(why) => bail!("{why}\n{}", last_lines(seen)),
         End::Failed(status) => bail!("QEMU failed: {status}\n{}", last_lines(seen)),
     }
+    Ok(())
+}
+
+/// Sees to it that all that was to run has run, however it ended.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub(crate) fn is_whole(seen: &Seen) -> anyhow::Result<()> {
+    has_no_fault(seen)?;
+    if !seen.output.lines().any(|line| line == DONE) {
+        bail!("it was switched off before it was done\n{}", last_lines(seen));
+    }
+    Ok(())
+}
+
+/// Judges what was seen of a run of so many programs.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub(crate) fn judge(seen: &Seen, programs: usize) -> anyhow::Result<Passed> {
+    has_no_fault(seen)?;
     let lines: Vec<&str> = seen.output.lines().collect();
     let mut count = Passed { passed: 0, seconds: 0 };
     let mut failed = Vec::new();
@@ -158,6 +179,14 @@ mod tests {
         let told = failure(begun, "last words\n", End::Off);
         assert!(told.contains("1 started, 0 ended") && told.contains("last words"), "{told}");
         assert!(failure("", "", End::Off).contains("0 started"));
+    }
+
+    #[test]
+    fn what_has_ended_in_whatever_way_is_whole_and_what_was_cut_off_is_not() {
+        let failed = GOOD.replace("b/lib 0", "b/lib 101");
+        assert!(is_whole(&seen(&failed, "", End::Off)).is_ok());
+        assert!(is_whole(&seen(&failed.replace("vm: done\n", ""), "", End::Off)).is_err());
+        assert!(is_whole(&seen(&failed, "[ 1.0] BUG: it broke\n", End::Off)).is_err());
     }
 
     #[test]

@@ -145,6 +145,15 @@ impl EbpfEnforcer {
         self.connections.leave();
     }
 
+    /// As if a mark had been made for an earlier process with the same pid.
+    #[cfg(test)]
+    pub(super) fn make_mark_old(&mut self, tgid: u32) -> Result<(), EnforcerError> {
+        self.update_mark(tgid, |mark| {
+            mark.marked_at = 1;
+            Ok(())
+        })
+    }
+
     #[cfg(test)]
     pub(super) fn maps(&self) -> &Maps {
         &self.maps

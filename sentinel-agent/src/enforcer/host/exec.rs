@@ -62,8 +62,12 @@ fn the_first_image_is_allowed_once_and_only_it() {
 }
 
 fn script(folder: &Folder, name: &str, interpreter: &str) -> String {
+    script_of(folder, name, &format!("#!{interpreter}\n"))
+}
+
+pub(super) fn script_of(folder: &Folder, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
-    fs::write(&path, format!("#!{interpreter}\n")).unwrap();
+    fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path.to_str().unwrap().to_owned()
 }
@@ -100,6 +104,23 @@ fn a_session_may_execute_its_command_though_it_is_a_script_and_only_once() {
         let other = host.puppet_with(&session, first);
         assert_eq!(execute(&other, &inner), host.denied(), "an interpreter by itself");
     }
+}
+
+#[test]
+fn the_commands_own_image_is_executed_once_and_not_again_without_a_rule() {
+    const SHELL: &str = "/bin/sh";
+    let mut host = Host::new();
+    let folder = Folder::new("exec-again");
+    let again = script_of(&folder, "again", "#!/bin/sh\nexec /bin/sh -c 'exit 3'\n");
+    let first = command_image(again.as_ref(), host.tier).unwrap();
+    let without = host.session(1, &policy(vec![Grant::default()]));
+    let command = host.puppet_with(&without, first);
+    // What a shell exits with that isn't let execute.
+    let refused = if host.is_lsm() { Ending::Exited(126) } else { KILLED };
+    assert_eq!(execute(&command, &again), refused);
+    let with = host.session(2, &policy(vec![programs(&[SHELL])]));
+    let command = host.puppet_with(&with, first);
+    assert_eq!(execute(&command, &again), Ending::Exited(3));
 }
 
 #[test]
@@ -144,6 +165,30 @@ fn an_executable_of_a_grant_runs_while_it_is_open() {
     assert!(host.records().is_empty());
     let closed = host.puppet(&session);
     assert_eq!(execute(&closed, TRUE), host.denied());
+}
+
+#[test]
+fn an_executable_of_a_grant_is_denied_while_the_heartbeat_is_stale_and_one_of_the_baseline_is_not() {
+    let mut host = Host::new();
+    let session = host.session(1, &policy(vec![programs(&[TRUE]), programs(&[FALSE])]));
+    let (one, two) = (host.command(&session), host.command(&session));
+    host.open(&session, &one, 1);
+    host.enforcer().beat(since_boot() - Duration::from_secs(5)).unwrap();
+    assert!(host.is_denied(&one, FALSE));
+    assert!(host.comes_through(&two, TRUE));
+}
+
+#[test]
+fn the_mark_of_a_dead_process_with_the_same_pid_holds_nobody() {
+    let mut host = Host::new();
+    let session = host.session(1, &policy(vec![Grant::default()]));
+    // In no cgroup of a session: it is held by its mark alone.
+    let (marked, like_reused) = (Puppet::start().unwrap(), Puppet::start().unwrap());
+    for puppet in [&marked, &like_reused] {
+        host.enforcer().enrol_running(session.id, puppet.pid()).unwrap();
+    }
+    host.enforcer().make_mark_old(like_reused.pid()).unwrap();
+    assert_eq!((execute(&marked, TRUE), execute(&like_reused, TRUE)), (host.denied(), RAN));
 }
 
 #[test]

@@ -91,6 +91,25 @@ fn port_0_is_for_clients_and_nobody_reaches_it() {
 }
 
 #[test]
+fn what_was_let_connect_and_then_listens_is_not_reached() {
+    let nobody = free(Ipv4Addr::LOCALHOST);
+    let mut host = Host::new();
+    let grant =
+        Grant { listen: listen(&[(Protocol::Tcp, nobody)]).listen, ..network(&[(Protocol::Tcp, nobody)]) };
+    let session = host.session(1, &policy(vec![grant]));
+    let puppet = host.command(&session);
+    let number = socket(&puppet, nobody, TCP);
+    assert_eq!(connect_socket(&puppet, number, nobody), libc::ECONNREFUSED);
+    assert_eq!(listen_on(&puppet, number), 0);
+    let own = TcpListener::from(puppet.descriptor(number)).local_addr().unwrap();
+    assert!(!reaches(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), own.port())));
+    assert_eq!(operations(&mut host), [OPERATION_INBOUND]);
+    let listening = socket(&puppet, nobody, TCP);
+    assert_eq!((bind_socket(&puppet, listening, nobody), listen_on(&puppet, listening)), (0, 0));
+    assert!(reaches(nobody), "where a rule lets it");
+}
+
+#[test]
 fn a_rule_for_any_port_lets_port_0_listen() {
     let any = NetworkRule { port: None, ..listen(&[(Protocol::Tcp, free(Ipv4Addr::LOCALHOST))]).listen[0] };
     let mut host = Host::new();

@@ -9,9 +9,12 @@ mod examination;
 mod exec;
 mod full;
 mod inbound;
+mod names;
 mod network;
 mod outwards;
 mod packets;
+mod processes;
+mod rings;
 mod sockets;
 mod surface;
 mod survival;
@@ -110,7 +113,7 @@ impl Host {
         enforcer.beat(since_boot()).unwrap();
         // What the test's kernel was started for must be what is found there.
         if let Some(wanted) = std::env::var_os("SENTINEL_VM_TIER") {
-            assert_eq!(wanted, enforcer.enforcement().tier.as_str());
+            assert_eq!(wanted, enforcer.enforcement().tier.as_str(), "it could not be proven at that tier");
         }
         self.tier = enforcer.enforcement().tier;
         self.enforcer = Some(enforcer);

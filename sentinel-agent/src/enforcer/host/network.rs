@@ -76,6 +76,19 @@ fn datagrams_are_held_connected_or_not() {
 }
 
 #[test]
+fn datagrams_over_ipv6_are_held_like_those_over_ipv4() {
+    let mut host = Host::new();
+    let (receiver, other) = (UdpSocket::bind((V6, 0)).unwrap(), UdpSocket::bind((V6, 0)).unwrap());
+    let (to, elsewhere) = (receiver.local_addr().unwrap(), other.local_addr().unwrap());
+    let session = host.session(1, &policy(vec![network(&[(Protocol::Udp, to)])]));
+    let puppet = host.puppet(&session);
+    assert_eq!(puppet.order(Deed::SendUdp(to)).unwrap(), 0);
+    assert_eq!(puppet.order(Deed::SendUdp(elsewhere)).unwrap(), EPERM);
+    let operations: Vec<u32> = host.records().iter().map(|record| record.operation).collect();
+    assert_eq!(operations, [OPERATION_SENDMSG]);
+}
+
+#[test]
 fn only_tcp_and_udp_sockets_are_made() {
     let mut host = Host::new();
     let session = host.session(1, &policy(vec![Grant::default()]));
@@ -96,6 +109,27 @@ fn two_sessions_have_each_their_own_rules() {
     let (a, b) = (host.puppet(&first), host.puppet(&second));
     assert_eq!((connect(&a, one), connect(&a, two)), (0, EPERM));
     assert_eq!((connect(&b, one), connect(&b, two)), (EPERM, 0));
+}
+
+#[test]
+fn another_sessions_socket_opens_nothing_and_in_another_sessions_cgroup_none_is_made() {
+    let mut host = Host::new();
+    let (_one, one) = listener(V4);
+    let first = host.session(1, &policy(vec![network(&[(Protocol::Tcp, one)])]));
+    let second = host.session(2, &policy(vec![Grant::default()]));
+    let owner = host.command(&first);
+    let (lent, kept) =
+        (sockets::socket(&owner, one, sockets::TCP), sockets::socket(&owner, one, sockets::TCP));
+    // Before the process of the other session is forked, which so has it.
+    let lent = sockets::raw(&owner, lent);
+    let borrower = host.command(&second);
+    let number = std::os::fd::AsRawFd::as_raw_fd(&lent);
+    assert_eq!(sockets::connect_socket(&borrower, number, one), EPERM);
+    assert_eq!(sockets::connect_socket(&owner, kept, one), 0, "its own session's is");
+    let make = Deed::Socket(2, 1, 6);
+    assert_eq!(borrower.order(make).unwrap(), 0);
+    first.cgroup.add(borrower.pid()).unwrap();
+    assert_eq!(borrower.order(make).unwrap(), EPERM);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The kernel's own surface, what is the agent's, and code. Refused at tier `lsm`; at tier `kill` it is the launcher's to take away.
+//! The kernel's own surface, and code. Refused at tier `lsm`; at tier `kill` it is the launcher's to take away.
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -6,26 +6,26 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use sentinel_ebpf_common::record::{
     OPERATION_BPF, OPERATION_MAP, OPERATION_MODULE, OPERATION_MOUNT, OPERATION_NAMESPACE, OPERATION_PERF,
-    OPERATION_PRIVILEGE, OPERATION_URING, OPERATION_WRITE,
+    OPERATION_PRIVILEGE, OPERATION_WRITE,
 };
 
 use super::Given::{Bytes, Number};
 use super::*;
 
 /// `AT_FDCWD`
-const HERE: Given = Number(-100_i64 as u64);
+pub(super) const HERE: Given = Number(-100_i64 as u64);
 
 /// A process in a session that may nothing, and one outside.
-fn two(host: &mut Host) -> (Puppet, Puppet) {
+pub(super) fn two(host: &mut Host) -> (Puppet, Puppet) {
     let session = host.session(1, &policy(vec![Grant::default()]));
     (host.command(&session), Puppet::start().unwrap())
 }
 
-fn c_path(path: &Path) -> Vec<u8> {
+pub(super) fn c_path(path: &Path) -> Vec<u8> {
     [path.as_os_str().as_bytes(), b"\0"].concat()
 }
 
-fn open(puppet: &Puppet, path: &Path, flags: i32) -> i32 {
+pub(super) fn open(puppet: &Puppet, path: &Path, flags: i32) -> i32 {
     let arguments = [HERE, Bytes, Number(flags.try_into().unwrap()), Number(0o600)];
     let opened = call_with(puppet, libc::SYS_openat, &arguments, &c_path(path));
     if opened > 0 {
@@ -72,12 +72,47 @@ fn loading_into_the_kernel_is_refused() {
 }
 
 #[test]
+fn loading_a_file_into_the_kernel_is_refused() {
+    let mut host = Host::new();
+    // No module, but a program is read like one.
+    let file = File::open(TRUE).unwrap();
+    let (inside, outside) = two(&mut host);
+    let load = |puppet: &Puppet| {
+        let file = Number(file.as_raw_fd().try_into().unwrap());
+        call_with(puppet, libc::SYS_finit_module, &[file, Bytes, Number(0)], b"\0")
+    };
+    let told = load(&outside);
+    assert!([-libc::ENOEXEC, -libc::ENOSYS].contains(&told), "{told}");
+    assert_eq!(load(&inside), host.refused(told));
+    host.expect_only(OPERATION_MODULE, &inside);
+}
+
+/// An empty file system of a test's own, whose mounts go to no other namespace.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn on(path: &'a Path) -> Self {
+        let flags = rustix::mount::MountFlags::NOEXEC;
+        rustix::mount::mount("none", path, "tmpfs", flags, None).unwrap();
+        let mounted = Self(path);
+        rustix::mount::mount_change(path, rustix::mount::MountPropagationFlags::PRIVATE).unwrap();
+        mounted
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        // It may be where a test has moved or removed it.
+        let _gone = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
 fn mounts_are_refused() {
     let mut host = Host::new();
     let folder = Folder::new("surface-mounts");
     let (inside, outside) = two(&mut host);
-    let flags = rustix::mount::MountFlags::NOEXEC;
-    rustix::mount::mount("none", folder.path(), "tmpfs", flags, None).unwrap();
+    let _mounted = Mounted::on(folder.path());
     let make_private = |puppet: &Puppet| {
         let arguments = [Number(0), Bytes, Number(0), Number(libc::MS_PRIVATE), Number(0)];
         call_with(puppet, libc::SYS_mount, &arguments, &c_path(folder.path()))
@@ -89,6 +124,41 @@ fn mounts_are_refused() {
     if host.is_lsm() {
         assert_eq!(unmount(&outside), 0);
     }
+    host.expect_only(OPERATION_MOUNT, &inside);
+}
+
+#[test]
+fn a_mount_is_not_moved() {
+    let mut host = Host::new();
+    let folder = Folder::new("surface-move");
+    let (inside, outside) = two(&mut host);
+    let _around = Mounted::on(folder.path());
+    let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+    fs::create_dir(&one).unwrap();
+    fs::create_dir(&other).unwrap();
+    let _moved = Mounted::on(&one);
+    let move_mount = |puppet: &Puppet, from: &Path, to: &Path| {
+        let (from, to) = (c_path(from), c_path(to));
+        let here = Argument::Number(-100);
+        let arguments = [here, Argument::Place(&from), here, Argument::Place(&to), Argument::Number(0)];
+        puppet.order(Deed::Call(libc::SYS_move_mount, &arguments)).unwrap()
+    };
+    assert_eq!(move_mount(&outside, &one, &other), 0);
+    assert_eq!(move_mount(&inside, &other, &one), host.refused(0));
+    host.expect_only(OPERATION_MOUNT, &inside);
+}
+
+#[test]
+fn the_root_is_not_exchanged() {
+    let mut host = Host::new();
+    let folder = Folder::new("surface-root");
+    let (inside, outside) = two(&mut host);
+    // The kernel asks before it sees that it is no mount, and so can't be one's root: nothing is exchanged.
+    let path = c_path(folder.path());
+    let pivot = |puppet: &Puppet| call_with(puppet, libc::SYS_pivot_root, &[Bytes, Bytes], &path);
+    let told = pivot(&outside);
+    assert!([-libc::EINVAL, -libc::EBUSY].contains(&told), "{told}");
+    assert_eq!(pivot(&inside), host.refused(told));
     host.expect_only(OPERATION_MOUNT, &inside);
 }
 
@@ -131,26 +201,6 @@ fn a_program_that_gives_more_rights_is_refused() {
 }
 
 #[test]
-fn a_ring_that_a_kernel_thread_works_off_is_refused() {
-    let mut host = Host::new();
-    let (inside, outside) = two(&mut host);
-    let mut parameters = [0; 120];
-    // IORING_SETUP_SQPOLL
-    parameters[8] = 2;
-    let set_up = |puppet: &Puppet, parameters: &[u8]| {
-        call_with(puppet, libc::SYS_io_uring_setup, &[Number(1), Bytes], parameters).min(0)
-    };
-    let told = set_up(&outside, &parameters);
-    // Some hosts have none at all.
-    assert!([0, -libc::ENOSYS, -EPERM].contains(&told), "{told}");
-    assert_eq!(set_up(&inside, &parameters), host.refused(told));
-    assert_eq!(set_up(&inside, &[0; 120]), told, "an ordinary ring");
-    if told == 0 {
-        host.expect_only(OPERATION_URING, &inside);
-    }
-}
-
-#[test]
 fn cgroups_are_read_and_not_written() {
     let mut host = Host::new();
     let (inside, outside) = two(&mut host);
@@ -163,50 +213,6 @@ fn cgroups_are_read_and_not_written() {
         let arguments = [HERE, Bytes, Number(0o755)];
         assert_eq!(call_with(&inside, libc::SYS_mkdirat, &arguments, &c_path(&made)), -EPERM);
         assert!(!made.exists());
-    }
-    host.expect_only(OPERATION_WRITE, &inside);
-}
-
-#[test]
-fn what_is_the_agents_is_not_changed_by_any_name_and_what_is_beside_it_is() {
-    let mut host = Host::new();
-    let folder = Folder::new("surface-protected");
-    let (own, other) = (folder.path().join("own"), folder.path().join("other"));
-    for folder in [&own, &other] {
-        fs::create_dir_all(folder.join("deep")).unwrap();
-        fs::write(folder.join("deep/ledger"), "1").unwrap();
-    }
-    host.enforcer().keep_own(&[own.clone(), folder.path().join("missing")]).unwrap();
-    let (inside, outside) = two(&mut host);
-    let deeds = |puppet: &Puppet, folder: &Path| {
-        let (deep, ledger, new) = (folder.join("deep"), folder.join("deep/ledger"), folder.join("deep/new"));
-        let one = |number, path: &Path, more: &[Given]| {
-            let arguments: Vec<_> = [HERE, Bytes].into_iter().chain(more.iter().copied()).collect();
-            call_with(puppet, number, &arguments, &c_path(path))
-        };
-        [
-            open(puppet, &ledger, libc::O_WRONLY),
-            open(puppet, &new, libc::O_WRONLY | libc::O_CREAT),
-            one(libc::SYS_mkdirat, &folder.join("deep/folder"), &[Number(0o755)]),
-            one(libc::SYS_unlinkat, &deep.join("folder"), &[Number(0x200)]),
-            one(libc::SYS_mknodat, &deep.join("pipe"), &[Number(0o010_600), Number(0)]),
-            call_with(puppet, libc::SYS_truncate, &[Bytes, Number(0)], &c_path(&ledger)),
-            call_with(puppet, libc::SYS_symlinkat, &[Bytes, HERE, Bytes], &c_path(&deep.join("link"))),
-            one(libc::SYS_unlinkat, &ledger, &[Number(0)]),
-        ]
-    };
-    assert_eq!(deeds(&outside, &other), [0; 8]);
-    fs::write(other.join("deep/ledger"), "1").unwrap();
-    for name in ["new", "pipe", "link"] {
-        fs::remove_file(other.join("deep").join(name)).unwrap();
-    }
-    assert_eq!(deeds(&inside, &other), [0; 8]);
-    assert_eq!(open(&inside, &own.join("deep/ledger"), libc::O_RDONLY), 0);
-    if host.is_lsm() {
-        let denied = deeds(&inside, &own);
-        // What was not made can't be removed.
-        let expected = [-EPERM, -EPERM, -EPERM, -libc::ENOENT, -EPERM, -EPERM, -EPERM, -EPERM];
-        assert_eq!(denied, expected);
     }
     host.expect_only(OPERATION_WRITE, &inside);
 }
