@@ -2,6 +2,7 @@
 //!
 //! Each has an instance of its own, which is ended and removed also when the test panics.
 
+mod cost;
 mod doors;
 mod egress;
 mod exec;
