@@ -11,6 +11,7 @@ mod network;
 mod outwards;
 mod packets;
 mod sockets;
+mod stress;
 mod surface;
 mod survival;
 
