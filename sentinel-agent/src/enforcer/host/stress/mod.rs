@@ -249,7 +249,7 @@ fn storm(times: u32, is_alone: bool) {
     let (connected, refusals) = (sum(|counts| &counts.connected), sum(|counts| &counts.refusals));
     println!(
         "{times} openings in {took:?}; connected {connected}, inside {}, refused outside {}, forbidden {}; late writes {}; datagrams {} and {} \
-         refused; execs {} and {} denied; refusals {refusals}, told {} of {}, lost {lost}: {:?}; kernel {kib} KiB",
+         refused; execs {} and {} denied; refusals {refusals}, told {} of {}, lost {lost}: {:?}; left out {:?}; kernel {kib} KiB",
         sum(|counts| &counts.connected_inside),
         sum(|counts| &counts.refused_outside),
         sum(|counts| &counts.forbidden_refused),
@@ -261,6 +261,7 @@ fn storm(times: u32, is_alone: bool) {
         told.of_calls,
         told.of_all,
         told.kinds,
+        host.enforcer().missed_runs(),
     );
     let wrong = |worker: &Worker| {
         let last = worker.counts.last.load(Ordering::SeqCst);
