@@ -16,7 +16,7 @@ use crate::maps::{CONNECTION_COUNTS, CONNECTIONS, SOCKETS};
 use crate::packet::{self, Packet};
 use crate::report::{Passing, report_packet};
 use crate::rules::{PASS, REFUSE, TCP, rule_bits};
-use crate::session::{Leave, heartbeat_fresh, leave, now, session};
+use crate::session::{Leave, leave, now_and_fresh, session};
 
 /// Only where there is no such entry.
 const BPF_NOEXIST: u64 = 1;
@@ -62,7 +62,12 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         }
     }
     let passing = Passing { operation: OPERATION_EGRESS, rule_bits: bits, scope, cookie: cookie(&ctx) };
-    report_packet(number, verdict, u32::from(audits), packet.as_ref().ok(), &passing);
+    let is_told = report_packet(number, verdict, u32::from(audits), packet.as_ref().ok(), &passing);
+    if !is_told && !storage.is_null() {
+        // The next try tells it: by that the agent learns which connection it is to destroy.
+        // SAFETY: as above.
+        unsafe { (*storage).flags &= !SocketMark::TOLD };
+    }
     if audits { PASS } else { REFUSE }
 }
 
@@ -99,7 +104,6 @@ fn judge_packet(
     if mark.flags & SocketMark::POISONED != 0 {
         return Outcome::Refused(Verdict::Poisoned);
     }
-    let now = now();
     // An accepted TCP socket answers whoever came to its listener's address. A datagram's answer needs a rule like any datagram.
     let listens = mark.flags & SocketMark::LISTENS != 0 && packet.protocol == TCP;
     let is_as_judged = mark.generation == of_session.generation
@@ -116,10 +120,10 @@ fn judge_packet(
         rule_bits(mark.session, of_session.generation, protocol, &address, port, 0).0
     };
     *told_bits = bits;
-    match leave(bits, mark, of_session, now) {
+    match leave(bits, mark, of_session) {
         Leave::Yes => {}
         Leave::NotYet if packet.protocol == TCP => return Outcome::NotYet,
-        Leave::No | Leave::NotYet => return Outcome::Refused(judge(bits, 0, heartbeat_fresh(now))),
+        Leave::No | Leave::NotYet => return Outcome::Refused(judge(bits, 0, now_and_fresh().1)),
     }
     let is_leased = mark.scope != 0 && bits & network_baseline(of_session) == 0;
     let has_peer = mark.flags & (SocketMark::CONNECTED | SocketMark::LISTENS) != 0;

@@ -7,7 +7,7 @@ use sentinel_ebpf_common::{BASELINE, Image, Session, TaskMark};
 
 use crate::maps::EXEC;
 use crate::offsets;
-use crate::session::{current_task, heartbeat_fresh, member, now, open_in_scopes};
+use crate::session::{current_task, member, now_and_fresh, open_in_scopes};
 
 /// A file that the kernel has opened.
 #[derive(Clone, Copy, Default)]
@@ -52,8 +52,7 @@ pub(crate) fn judge_image(
     mark: &TaskMark,
     file: File,
 ) -> (Verdict, u64, u64) {
-    let now = now();
-    let fresh = heartbeat_fresh(now);
+    let (now, fresh) = now_and_fresh();
     let mut open = BASELINE;
     if fresh {
         open |= open_in_scopes(mark, of_session.generation, now);

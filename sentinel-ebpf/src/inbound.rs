@@ -13,7 +13,7 @@ use crate::maps::SOCKETS;
 use crate::packet::{self, Packet};
 use crate::report::{Passing, report_packet};
 use crate::rules::{PASS, REFUSE, TCP, rule_bits};
-use crate::session::{Leave, heartbeat_fresh, leave, now, session};
+use crate::session::{Leave, leave, now_and_fresh, session};
 
 #[cgroup_skb(ingress)]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
@@ -36,7 +36,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
         verdict = Verdict::NoSession;
         if let Some(of_session) = session(number) {
             verdict = match &packet {
-                Ok(packet) => judge_packet(packet, mark, &of_session, now()),
+                Ok(packet) => judge_packet(packet, mark, &of_session),
                 Err(verdict) => *verdict,
             };
             if matches!(verdict, Verdict::Allowed) {
@@ -57,7 +57,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 }
 
 #[inline(always)]
-fn judge_packet(packet: &Packet, mark: &SocketMark, of_session: &Session, now: u64) -> Verdict {
+fn judge_packet(packet: &Packet, mark: &SocketMark, of_session: &Session) -> Verdict {
     if mark.flags & SocketMark::LISTENS == 0 {
         // An answer; or from somebody who learned the port, as on every unconnected socket.
         return if packet.protocol != TCP && mark.opened_by != 0 {
@@ -72,9 +72,9 @@ fn judge_packet(packet: &Packet, mark: &SocketMark, of_session: &Session, now: u
         let protocol = packet.protocol as u16 | Endpoint::LISTEN;
         rule_bits(mark.session, of_session.generation, protocol, &mark.address, mark.port, 0).0
     };
-    if leave(bits, mark, of_session, now) == Leave::Yes {
+    if leave(bits, mark, of_session) == Leave::Yes {
         Verdict::Allowed
     } else {
-        judge(bits, 0, heartbeat_fresh(now))
+        judge(bits, 0, now_and_fresh().1)
     }
 }

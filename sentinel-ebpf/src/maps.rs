@@ -88,7 +88,8 @@ pub(crate) static CONNECTION_COUNTS: HashMap<u64, u64> = HashMap::with_max_entri
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
 
-/// Slots of `THROTTLE`, by session modulo this: as many as sessions can be at once, and reused by later ones, so that it never fills.
+/// Slots of `THROTTLE` for calls, by session modulo this, and as many behind them for packets: as many as sessions can be at once, and reused by
+/// later ones, so that it never fills.
 pub(crate) const WINDOWS: u32 = 4_096;
 
 /// Value of `THROTTLE`.
@@ -99,9 +100,9 @@ pub(crate) struct Window {
     pub(crate) count: u64,
 }
 
-/// Session modulo `WINDOWS` → how many records it has made in the current second. Written and read by the hooks alone. It has room for each slot.
+/// Session modulo `WINDOWS`, and behind these the same for packets → how many records it has made in the current second. Written and read by the hooks alone. It has room for each slot.
 #[map]
-pub(crate) static THROTTLE: HashMap<u32, Window> = HashMap::with_max_entries(WINDOWS, 0);
+pub(crate) static THROTTLE: HashMap<u32, Window> = HashMap::with_max_entries(WINDOWS * 2, 0);
 
 /// Lost records: 0 for a full ring buffer, 1 for a throttled session. Written by the hooks, read by the agent.
 #[map]

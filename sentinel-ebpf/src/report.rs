@@ -13,7 +13,8 @@ use crate::offsets;
 use crate::packet::Packet;
 use crate::session::{current_mark_in_place, now};
 
-/// Records that a session can make in a second; the rest is counted.
+/// Records that a session can make in a second of calls, and as many of packets; the rest is counted. Each has its own, for by the latter the agent
+/// learns of connections that it is to destroy.
 const RECORDS_A_SECOND: u64 = 256;
 const SECOND: u64 = 1_000_000_000;
 
@@ -111,6 +112,7 @@ pub(crate) fn report_network(session: u32, verdict: Verdict, audited: u32, netwo
     entry.submit(0);
 }
 
+/// Whether it was told, and not lost.
 #[inline(always)]
 pub(crate) fn report_packet(
     session: u32,
@@ -118,8 +120,10 @@ pub(crate) fn report_packet(
     audited: u32,
     packet: Option<&Packet>,
     passing: &Passing,
-) {
-    let Some(mut entry) = begin_for(session, verdict, audited) else { return };
+) -> bool {
+    let Some(mut entry) = begin_for(session, session % WINDOWS + WINDOWS, verdict, audited) else {
+        return false;
+    };
     let record = filled(&mut entry);
     record.operation = passing.operation;
     record.rule_bits = passing.rule_bits;
@@ -133,6 +137,7 @@ pub(crate) fn report_packet(
         record.source_port = u32::from(packet.source_port);
     }
     entry.submit(0);
+    true
 }
 
 #[inline(always)]
@@ -172,7 +177,7 @@ pub(crate) fn report_fork(session: u32, verdict: Verdict, audited: u32) {
 /// A record about the current task.
 #[inline(always)]
 fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Record>> {
-    let mut entry = begin_for(session, verdict, audited)?;
+    let mut entry = begin_for(session, session % WINDOWS, verdict, audited)?;
     let pid_tgid = bpf_get_current_pid_tgid();
     let record = filled(&mut entry);
     record.tgid = (pid_tgid >> 32) as u32;
@@ -186,9 +191,9 @@ fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Re
 
 /// A record in the ring buffer about nobody, with when in it, and nothing else; none where the session has made too many, or the buffer is full.
 #[inline(always)]
-fn begin_for(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Record>> {
+fn begin_for(session: u32, window: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Record>> {
     let now = now();
-    if is_throttled(session, now) {
+    if is_throttled(window, now) {
         count_drop(DROP_THROTTLED);
         return None;
     }
@@ -238,8 +243,7 @@ fn filled(entry: &mut RingBufEntry<Record>) -> &mut Record {
 }
 
 #[inline(always)]
-fn is_throttled(session: u32, now: u64) -> bool {
-    let slot = session % WINDOWS;
+fn is_throttled(slot: u32, now: u64) -> bool {
     match THROTTLE.get_ptr_mut(&slot) {
         Some(window) => {
             // SAFETY: the map's own memory. Two CPUs may count over each other: the limit is approximate.

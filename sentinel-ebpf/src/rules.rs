@@ -8,7 +8,7 @@ use sentinel_ebpf_common::{BASELINE, Endpoint, Session, SocketMark};
 
 use crate::maps::{NETWORK, NETWORK_PREFIXES, SOCKETS};
 use crate::report::{Network, report_network};
-use crate::session::{current_mark, heartbeat_fresh, now, open_in_scopes, scope_with, session};
+use crate::session::{current_mark, now_and_fresh, open_in_scopes, scope_with, session};
 
 /// What a cgroup socket-address program answers to refuse (`EPERM`).
 pub(crate) const REFUSE: i32 = 0;
@@ -78,8 +78,7 @@ fn judge_address(ctx: &SockAddrContext, operation: Operation, target: &Target) -
         return Err(refused(storage, &of_session, Verdict::Surface, 0, 0));
     }
 
-    let now = now();
-    let fresh = heartbeat_fresh(now);
+    let (now, fresh) = now_and_fresh();
     let mut open = network_baseline(&of_session);
     // One of session 0 is nobody's: not an `Option`, whose inside the compiler may read before it has looked whether there is one.
     let task = current_mark().unwrap_or_default();

@@ -107,13 +107,16 @@ pub(crate) fn session(number: u32) -> Option<Session> {
     unsafe { SESSIONS.get(&number) }.copied()
 }
 
-/// Whether leased doors may be open at all.
+/// Now, and whether leased doors may be open at all. The heartbeat is read first: one that comes in between must not seem to be from the future.
 #[inline(always)]
-pub(crate) fn heartbeat_fresh(now: u64) -> bool {
-    match HEARTBEAT.get(0) {
-        Some(heartbeat) => heartbeat_is_fresh(*heartbeat, now),
-        None => false,
-    }
+pub(crate) fn now_and_fresh() -> (u64, bool) {
+    let heartbeat = match HEARTBEAT.get_ptr(0) {
+        // SAFETY: the map's memory outlives the program. Volatile, or it could be read behind the clock.
+        Some(heartbeat) => unsafe { heartbeat.read_volatile() },
+        None => 0,
+    };
+    let now = now();
+    (now, heartbeat_is_fresh(heartbeat, now))
 }
 
 /// What the scopes of a mark hold open for its session now. Only to be asked while the heartbeat is fresh.
@@ -164,11 +167,12 @@ pub(crate) enum Leave {
 /// Whether one of these grants lets a socket send: the baseline while it is open, another while an action of it is in flight that was when the
 /// socket was opened.
 #[inline(always)]
-pub(crate) fn leave(bits: u64, socket: &SocketMark, of_session: &Session, now: u64) -> Leave {
+pub(crate) fn leave(bits: u64, socket: &SocketMark, of_session: &Session) -> Leave {
     if bits & network_baseline(of_session) != 0 {
         return Leave::Yes;
     }
-    if bits == 0 || socket.scope == 0 || !heartbeat_fresh(now) {
+    let (now, fresh) = now_and_fresh();
+    if bits == 0 || socket.scope == 0 || !fresh {
         return Leave::No;
     }
     // SAFETY: as in `open_in`.

@@ -1,7 +1,7 @@
 //! Compares, each second, who is in a session's cgroup with who bears its mark: the two are one set.
 //!
 //! Invariant: a process that is in one and not in the other at two looks in a row is killed: it was moved, by somebody who can do that. In
-//! a bound cgroup, whose processes others may start, one without a mark gets it.
+//! a bound cgroup, whose processes others may start, one without a mark gets it. A mark whose process has ended is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
@@ -77,12 +77,24 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         }
     }
 
+    /// Removes a mark that has outlived its process: the kernel doesn't run `process_free` in the middle of a write to any map, and enough of such
+    /// marks would fill theirs. Should the pid be given to a fork of a session in this very moment, that is without a mark, and killed.
+    fn forget_ended(&mut self, session: SessionId, pid: u32) {
+        if let Err(error) = self.enforcer.forget_ended(pid) {
+            tracing::warn!(%session, pid, %error, "the mark of a process that has ended stays");
+        }
+    }
+
     fn end_stray(&mut self, session: SessionId, pid: u32) {
         // No session has the agent, whatever a map says.
         if pid == std::process::id() {
             return;
         }
-        let Ok(pidfd) = peer::open_pidfd(pid) else { return };
+        let pidfd = match peer::open_pidfd(pid) {
+            Ok(pidfd) => pidfd,
+            Err(_gone) if peer::has_ended(pid) => return self.forget_ended(session, pid),
+            Err(_unknown) => return,
+        };
         let is_inside = self
             .sessions
             .get(&session)

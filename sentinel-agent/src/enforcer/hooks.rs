@@ -193,7 +193,7 @@ impl Hooks {
     ///
     /// `process_free` enforces nothing and is left out here: it runs in a softirq, which may come in the middle of one of
     /// our own map updates, and those shut tracepoints out (`bpf_disable_instrumentation`). A mark that stays is no
-    /// longer valid for anybody, and goes with its session.
+    /// longer valid for anybody, and is removed by the driver when it looks after strays.
     pub(super) fn programs(&self) -> Result<Vec<examination::Program>, EnforcerError> {
         let enforcing = self.programs.iter().filter(|(name, _)| *name != "process_free");
         enforcing.map(|(name, program)| counted(name, program)).collect()

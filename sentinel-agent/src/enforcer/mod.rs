@@ -220,6 +220,12 @@ pub trait Enforcer {
     /// The map can't be read: treat the process as unknown.
     fn mark(&self, tgid: u32) -> Result<Option<Mark>, EnforcerError>;
 
+    /// Removes the mark of a process that has ended, should the kernel side not have heard of that.
+    ///
+    /// # Errors
+    /// It stays, and is valid for nobody.
+    fn forget_ended(&mut self, tgid: u32) -> Result<(), EnforcerError>;
+
     /// Puts a new scope in front of a process's chain; the farthest of five falls off.
     ///
     /// # Errors

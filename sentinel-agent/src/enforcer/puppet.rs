@@ -33,7 +33,7 @@ const ORDER: usize = 448;
 const PATH: usize = 64;
 
 /// What it can try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(test), expect(dead_code, reason = "the proof needs two of them, the tests all"))]
 pub(super) enum Deed<'a> {
     /// `connect` of a TCP socket.
@@ -49,6 +49,9 @@ pub(super) enum Deed<'a> {
     /// Receives a descriptor by the socket with this number, and closes it again.
     #[cfg(test)]
     Receive(i32),
+    /// Any function of this program, with what it is given: it calls the kernel and nothing else.
+    #[cfg(test)]
+    Run(extern "C" fn(usize) -> i32, usize),
     /// `fork`: the child takes its orders by the descriptor with this number.
     Fork(i32),
     /// Any call, by its number. The answer is what the kernel returned, an error's number negative.
@@ -87,6 +90,12 @@ impl Deed<'_> {
             Self::Receive(descriptor) => {
                 order[0] = b'r';
                 order[4..8].copy_from_slice(&descriptor.to_ne_bytes());
+            }
+            #[cfg(test)]
+            Self::Run(work, given) => {
+                order[0] = b'w';
+                order[8..16].copy_from_slice(&(work as usize).to_ne_bytes());
+                order[16..24].copy_from_slice(&given.to_ne_bytes());
             }
             Self::Fork(descriptor) => {
                 order[0] = b'f';
@@ -376,6 +385,8 @@ fn obey(order: &[u8; ORDER]) -> Done {
         b'y' => return Done::Answer(call(order)),
         #[cfg(test)]
         b'r' => receive(order),
+        #[cfg(test)]
+        b'w' => return Done::Answer(run(order)),
         _ => Err(Errno::INVAL),
     };
     Done::Answer(done.map_or_else(Errno::raw_os_error, |()| 0))
@@ -443,6 +454,22 @@ fn call(order: &[u8; ORDER]) -> i32 {
     }
     // SAFETY: the number of this thread's last error, which the failed call has set.
     -unsafe { *libc::__errno_location() }
+}
+
+#[cfg(test)]
+fn run(order: &[u8; ORDER]) -> i32 {
+    let word = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&order[at..at + 8]);
+        usize::from_ne_bytes(bytes)
+    };
+    // SAFETY: this process was forked from that which gave the order, and has its functions where that has them.
+    let work = unsafe {
+        std::mem::transmute::<*const (), extern "C" fn(usize) -> i32>(std::ptr::with_exposed_provenance(
+            word(8),
+        ))
+    };
+    work(word(16))
 }
 
 #[cfg(test)]

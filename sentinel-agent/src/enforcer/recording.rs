@@ -193,6 +193,11 @@ impl Enforcer for RecordingEnforcer {
         Ok(self.recorded.borrow().marks.get(&tgid).copied())
     }
 
+    fn forget_ended(&mut self, tgid: u32) -> Result<(), EnforcerError> {
+        self.recorded.borrow_mut().marks.remove(&tgid);
+        Ok(())
+    }
+
     fn put_scope_in_front(&mut self, tgid: u32, scope: ScopeId) -> Result<(), EnforcerError> {
         let mut recorded = self.call(Call::PutScopeInFront { tgid, scope })?;
         let mark = recorded.marks.get_mut(&tgid).ok_or_else(|| no_mark(tgid))?;

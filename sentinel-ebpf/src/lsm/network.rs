@@ -17,7 +17,7 @@ use super::{ALLOW, DENY, held, pointer};
 use crate::maps::SOCKETS;
 use crate::offsets;
 use crate::report::{Network, report_network};
-use crate::session::{governed, heartbeat_fresh, member, now, open_in_scopes, session};
+use crate::session::{governed, member, now_and_fresh, open_in_scopes, session};
 
 const UNIX: u32 = 1;
 const INET: u32 = 2;
@@ -103,8 +103,7 @@ pub fn lsm_sendmsg(ctx: LsmContext) -> i32 {
     if opened.opened_by == 0 || opened.generation != of_session.generation {
         return ALLOW;
     }
-    let now = now();
-    let fresh = heartbeat_fresh(now);
+    let (now, fresh) = now_and_fresh();
     let mut open = network_baseline(&of_session);
     if fresh {
         open |= open_in_scopes(&mark, of_session.generation, now);

@@ -16,7 +16,7 @@ use super::{ALLOW, DENY, pointer};
 use crate::maps::UNIX;
 use crate::offsets;
 use crate::report::{Surface, report_surface};
-use crate::session::{governed, heartbeat_fresh, member, now, open_in_scopes, session};
+use crate::session::{governed, member, now_and_fresh, open_in_scopes, session};
 
 /// Bytes of a `sockaddr_un` before its name.
 const BEFORE_NAME: u32 = 2;
@@ -57,8 +57,7 @@ fn to(number: u32, mark: &TaskMark, peer: u64) -> i32 {
     let Some(of_session) = session(number) else {
         return refused(number, Verdict::NoSession, 0, peer, dev, ino, 0, 0);
     };
-    let now = now();
-    let fresh = heartbeat_fresh(now);
+    let (now, fresh) = now_and_fresh();
     let mut open = BASELINE;
     if fresh {
         open |= open_in_scopes(mark, of_session.generation, now);

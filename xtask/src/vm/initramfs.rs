@@ -228,7 +228,7 @@ mount -t tmpfs -o mode=1777 tmpfs /tmp || fail tmp
 mount -t tmpfs -o mode=755 tmpfs /run || fail run
 ip link set lo up || fail loopback
 ulimit -n 65536
-{loaded}export SENTINEL_VM_TIER={tier}
+{loaded}export SENTINEL_VM_TIER={tier} SENTINEL_VM_KERNEL={name}
 echo "booted $(busybox uname -r): $(cat /sys/kernel/security/lsm); $(cat /proc/cmdline)"
 run() {{
   name=$1; shift
@@ -238,6 +238,7 @@ run() {{
 }}
 "#,
         tier = kernel.tier.name(),
+        name = kernel.name,
     )
 }
 

@@ -8,8 +8,10 @@ use sentinel_proto::app::RefusalCode;
 use sentinel_proto::{Decision, Money};
 
 use super::{World, run};
+use crate::clock::since_boot;
 use crate::connection::{Arrival, Door, Message};
 use crate::enforcer::recording::Call;
+use crate::enforcer::{Enforcer as _, Mark};
 
 fn endings(world: &World) -> Vec<SessionEnding> {
     let facts = world.facts();
@@ -53,6 +55,28 @@ fn whichever_step_of_a_start_fails_nothing_stays_and_the_cause_is_told() {
             assert!(world.start(None).1.is_ok(), "the next one starts");
         });
     }
+}
+
+#[test]
+fn a_mark_that_outlived_its_process_is_forgotten_and_that_of_a_zombie_is_not() {
+    run(async |mut world| {
+        let session = world.start(None).1.unwrap().session;
+        let (gone, zombie) = (world.child(), world.child());
+        for child in &mut world.children[1..] {
+            child.kill().unwrap();
+        }
+        world.children[1].wait().unwrap();
+        for tgid in [gone, zombie] {
+            world.enforcer.set_mark(tgid, Mark { session, scopes: [None; 4], marked_at: since_boot() });
+        }
+        // The kernel side may still be about to do it.
+        world.driver.end_strays();
+        let is_marked = |tgid: u32| world.enforcer.mark(tgid).unwrap().is_some();
+        assert!(is_marked(gone));
+        world.driver.end_strays();
+        assert!(!is_marked(gone) && is_marked(zombie));
+        assert!(is_marked(world.children[0].id()), "who lives keeps it");
+    });
 }
 
 #[test]

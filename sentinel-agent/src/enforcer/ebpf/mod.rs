@@ -270,6 +270,10 @@ impl Enforcer for EbpfEnforcer {
         Ok(self.valid_mark(tgid)?.map(|mark| told(&mark)))
     }
 
+    fn forget_ended(&mut self, tgid: u32) -> Result<(), EnforcerError> {
+        self.maps.tasks.remove(&tgid)
+    }
+
     fn put_scope_in_front(&mut self, tgid: u32, scope: ScopeId) -> Result<(), EnforcerError> {
         self.update_mark(tgid, |mark| {
             // Until its first exec the kernel side may be changing the mark too; and nothing that could ask has run.

@@ -224,6 +224,38 @@ fn an_action_that_runs_out_of_time_takes_its_connection_along() {
     assert_eq!(arrives(&mut peer, RETRIES), b"in time");
 }
 
+/// So many records of a session there can be in a second, and then some.
+const FLOOD: usize = 600;
+
+#[test]
+fn an_application_is_told_of_its_end_however_much_else_of_its_session_is_refused() {
+    for packets in [false, true] {
+        let (_receiver, udp) = udp_receiver();
+        let mut scene =
+            Scene::with(|to| vec![Grant::default(), network(&[(Protocol::Tcp, to), (Protocol::Udp, udp)])]);
+        scene.begin();
+        // Its end nobody but the kernel side sees.
+        scene.host.set_doors(&scene.session, 1, GrantSet::of(1), Duration::from_millis(300));
+        let (mut stream, _peer) = scene.connect();
+        let datagrams = datagrams(&scene.command, udp);
+        std::thread::sleep(Duration::from_millis(350));
+        for _ in 0..FLOOD {
+            if packets {
+                assert_eq!(datagrams.send(b"x").unwrap_err().raw_os_error(), Some(EPERM));
+            } else {
+                assert_eq!(connect(&scene.command, scene.to), EPERM);
+            }
+        }
+        stream.write_all(b"late").unwrap();
+        wait_until("it is told", || {
+            scene.host.records();
+            let error = stream.take_error().unwrap();
+            error.is_some_and(|error| error.raw_os_error() == Some(libc::ECONNABORTED))
+        });
+        assert!(scene.host.enforcer().dropped_records().unwrap() > 0, "though others were lost");
+    }
+}
+
 #[test]
 fn a_stale_heartbeat_stops_what_actions_opened_and_not_the_baseline() {
     let (_other, baseline) = listener(V4);

@@ -3,6 +3,7 @@
 //! Each has an instance of its own, which is ended and removed also when the test panics.
 
 mod baseline;
+mod cost;
 mod doors;
 mod egress;
 mod examination;
@@ -16,6 +17,7 @@ mod packets;
 mod processes;
 mod rings;
 mod sockets;
+mod stress;
 mod surface;
 mod survival;
 mod takeover;

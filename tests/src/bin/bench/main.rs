@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
+mod kernel;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -32,6 +34,8 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [_, "inside", server] => return inside(server.parse().expect("an address")),
         [_, "flood"] => return flood(),
+        [_, "worker"] => return kernel::worker(),
+        [_, "kernel"] => return kernel::measure(),
         [_, "plain"] => return println!("{}", cycle("plain")),
         _ => {}
     }
@@ -46,7 +50,7 @@ fn main() {
     let mut rows: Vec<Vec<f64>> = vec![Vec::new(); 9];
     for _ in 0..REPETITIONS {
         let ping = ping_pong();
-        let (connect, exec) = (connects(server), execs());
+        let (connect, exec) = (connects(server), execs(EXECS));
         let finished: Finished = host.run(&[&own, "inside", &server.to_string()]);
         let numbers: Vec<f64> =
             finished.stdout.split_whitespace().filter_map(|number| number.parse().ok()).collect();
@@ -101,6 +105,7 @@ fn main() {
         loaded / 1024.0,
         ""
     );
+    kernel::measure();
 }
 
 /// An action's cost without anybody else, and while another session, on the other CPU, tries to reach what it must not.
@@ -228,7 +233,7 @@ fn cycle(action: &'static str) -> f64 {
 
 /// The command of the session: prints its four medians in microseconds.
 fn inside(server: SocketAddr) {
-    println!("{} {} {} {}", cycle("plain"), cycle("granted"), connects(server), execs());
+    println!("{} {} {} {}", cycle("plain"), cycle("granted"), connects(server), execs(EXECS));
 }
 
 /// The median time of a call, in microseconds.
@@ -269,8 +274,8 @@ fn connects(server: SocketAddr) -> f64 {
     timed(CONNECTS, || drop(TcpStream::connect(server).expect("the server accepts")))
 }
 
-fn execs() -> f64 {
-    timed(EXECS, || {
+fn execs(count: usize) -> f64 {
+    timed(count, || {
         let status = Command::new("/bin/true").status().expect("there is /bin/true");
         assert!(status.success(), "/bin/true: {status}");
     })
