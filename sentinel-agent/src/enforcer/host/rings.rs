@@ -1,4 +1,5 @@
-//! Rings (`io_uring`) that work outside of their process: refused at tier `lsm`. At tier `kill` the launcher refuses all rings.
+//! Rings (`io_uring`): what they do is judged like calls; those that work outside of their process are refused at tier `lsm`. In a launched
+//! session the seccomp filter refuses all rings.
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
@@ -69,10 +70,12 @@ impl Ring {
 
     /// Has a process work off an entry: what came of it.
     fn work_off(&self, puppet: &Puppet, operation: u8, descriptor: i32, personality: u16) -> i32 {
-        let mut entry = [0_u8; 64];
-        entry[0] = operation;
-        entry[4..8].copy_from_slice(&descriptor.to_ne_bytes());
+        let mut entry = entry(operation, descriptor);
         entry[42..44].copy_from_slice(&personality.to_ne_bytes());
+        self.work(puppet, &entry)
+    }
+
+    fn work(&self, puppet: &Puppet, entry: &[u8; 64]) -> i32 {
         // `sq_off.tail`, `sq_off.array`; `cq_off.head`, `cq_off.tail`, `cq_off.ring_mask`, `cq_off.cqes`.
         let (queued, index) = (self.word(11), self.word(16));
         let (taken, done, mask, results) = (self.word(20), self.word(21), self.word(22), self.word(25));
@@ -96,6 +99,14 @@ impl Ring {
             result.cast_signed()
         }
     }
+}
+
+/// A `struct io_uring_sqe`.
+fn entry(operation: u8, descriptor: i32) -> [u8; 64] {
+    let mut entry = [0; 64];
+    entry[0] = operation;
+    entry[4..8].copy_from_slice(&descriptor.to_ne_bytes());
+    entry
 }
 
 impl Drop for Ring {
@@ -168,4 +179,67 @@ fn a_ring_gives_no_commands_to_a_device() {
     let command = |puppet: &Puppet| ring.work_off(puppet, COMMAND, device.as_raw_fd(), 0);
     assert_eq!((command(&outside), command(&inside)), (0, host.refused(0)));
     host.expect_only(OPERATION_URING, &inside);
+}
+
+/// `IORING_OP_CONNECT`
+const CONNECT: u8 = 16;
+/// `IORING_OP_SENDMSG`
+const SEND_MESSAGE: u8 = 9;
+/// `IOSQE_ASYNC`: a worker of the process's does it, and not the process.
+const BY_A_WORKER: u8 = 1 << 4;
+
+/// Bytes that stay where they are, and which processes that are forked later have at the same address.
+fn shared_bytes(bytes: Vec<u8>) -> &'static [u8] {
+    Box::leak(bytes.into_boxed_slice())
+}
+
+#[test]
+fn a_ring_reaches_only_what_a_rule_names_by_its_process_or_by_a_worker() {
+    use super::sockets::{TCP, UDP, socket, socket_address};
+    let mut host = Host::new();
+    let Some(ring) = Ring::new() else {
+        assert!(!host.is_lsm(), "the kernels of tier `lsm` have rings");
+        return;
+    };
+    let ((_listener, named), (_other, other)) =
+        (listener(Ipv4Addr::LOCALHOST), listener(Ipv4Addr::LOCALHOST));
+    let (receiver, datagrams) = udp_receiver();
+    let (silent, elsewhere) = udp_receiver();
+    for receiver in [&receiver, &silent] {
+        receiver.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    }
+    let addresses = [named, other, datagrams, elsewhere].map(|to| shared_bytes(socket_address(to)));
+    let vector = libc::iovec { iov_base: b"x".as_ptr().cast_mut().cast(), iov_len: 1 };
+    let vector: &'static mut libc::iovec = Box::leak(Box::new(vector));
+    let messages = [addresses[2], addresses[3]].map(|address| {
+        // SAFETY: all bytes 0 are a message without anything.
+        let message: &'static mut libc::msghdr = Box::leak(Box::new(unsafe { std::mem::zeroed() }));
+        message.msg_name = address.as_ptr().cast_mut().cast();
+        message.msg_namelen = libc::socklen_t::try_from(address.len()).unwrap();
+        message.msg_iov = &raw mut *vector;
+        message.msg_iovlen = 1;
+        std::ptr::from_ref(message).expose_provenance() as u64
+    });
+    let grant = network(&[(Protocol::Tcp, named), (Protocol::Udp, datagrams)]);
+    let session = host.session(1, &policy(vec![grant]));
+    let puppet = host.command(&session);
+    for flags in [0, BY_A_WORKER] {
+        let connect = |to: SocketAddr, address: &[u8]| {
+            let mut entry = entry(CONNECT, socket(&puppet, to, TCP));
+            entry[1] = flags;
+            entry[8..16].copy_from_slice(&(address.len() as u64).to_ne_bytes());
+            entry[16..24].copy_from_slice(&(address.as_ptr().expose_provenance() as u64).to_ne_bytes());
+            ring.work(&puppet, &entry)
+        };
+        assert_eq!((connect(named, addresses[0]), connect(other, addresses[1])), (0, -EPERM), "{flags}");
+        let send = |message: u64| {
+            let mut entry = entry(SEND_MESSAGE, socket(&puppet, datagrams, UDP));
+            entry[1] = flags;
+            entry[16..24].copy_from_slice(&message.to_ne_bytes());
+            entry[24] = 1;
+            ring.work(&puppet, &entry)
+        };
+        assert_eq!(messages.map(send), [1, -EPERM], "{flags}");
+        assert!(receiver.recv(&mut [0]).is_ok() && silent.recv(&mut [0]).is_err());
+    }
 }
