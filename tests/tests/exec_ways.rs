@@ -105,7 +105,7 @@ fn five_thousand_forbidden_execs_from_eight_workers_write_nothing() {
     storm(5_000, 1_000);
 }
 
-/// As many as an emulated machine gets through: on each kernel of `tests/kernels.toml`.
+/// As many as an emulated machine gets through, for the kernels of `tests/kernels.toml`. With `preempt=full` the kernel may leave `task_newtask` out.
 #[test]
 fn three_thousand_two_hundred_forbidden_execs_write_nothing_and_as_many_allowed_ones_all() {
     storm(3_200, 3_200);
