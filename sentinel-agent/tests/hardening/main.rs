@@ -51,10 +51,12 @@ impl Row {
 fn rows(scene: &Scene) -> Vec<Row> {
     let call = |number: i64, rest: &str| format!("{number}{rest}");
     let victim = scene.victim();
+    let [low, high] = scene.inherited();
     vec![
         row("it_leads_a_session_of_its_own", "leads-no-session", "", "own-session"),
         row("a_socket_as_standard_input_is_replaced", "socket-as-input", "", "standard-streams"),
-        row("an_inherited_descriptor_is_closed", "descriptor", scene.inherited(), "descriptors"),
+        row("an_inherited_descriptor_is_closed", "descriptor", high, "descriptors"),
+        row("an_inherited_descriptor_below_the_launchers_own_is_closed", "descriptor", low, "descriptors"),
         row("a_delegated_cgroup_can_not_be_joined", "write", scene.cgroup_procs(), "cgroup-folders"),
         row("a_bpffs_is_covered", "list", scene.bpffs(), "kernel-folders"),
         row("kernel_settings_are_read_only", "writable-mount", "/proc/sys", "kernel-settings"),

@@ -35,13 +35,15 @@ pub(crate) struct Scene {
     folder: PathBuf,
     cgroup: SessionCgroup,
     victim: Child,
-    inherited: File,
+    inherited: [File; 2],
     _listeners: Vec<UnixListener>,
 }
 
 impl Scene {
     /// Sets it up. To be called while there is a single thread.
     pub(crate) fn new() -> Self {
+        // Of a low number, and below another one of a high number: the launcher's own are in between.
+        let low = inherited();
         // SAFETY: only the mount namespace is unshared, and there is one thread.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
             .expect("root can make a mount namespace");
@@ -74,13 +76,11 @@ impl Scene {
             listeners.push(UnixListener::bind(&path).expect("own folder"));
             fs::set_permissions(&path, Permissions::from_mode(0o777)).expect("own file");
         }
-        let inherited = File::open("/").expect("it is there");
-        rustix::io::fcntl_setfd(&inherited, FdFlags::empty()).expect("an open descriptor");
         Self {
             cgroup: delegated_cgroup(),
             victim: sleep_of_nobody(),
             folder,
-            inherited,
+            inherited: [low, inherited()],
             _listeners: listeners,
         }
     }
@@ -106,8 +106,8 @@ impl Scene {
         self.victim.id().to_string()
     }
 
-    pub(crate) fn inherited(&self) -> String {
-        self.inherited.as_raw_fd().to_string()
+    pub(crate) fn inherited(&self) -> [String; 2] {
+        self.inherited.each_ref().map(|descriptor| descriptor.as_raw_fd().to_string())
     }
 
     pub(crate) fn cgroup_procs(&self) -> String {
@@ -188,6 +188,12 @@ fn try_hold(steps: &[Step], probe: &str, argument: &str) -> Result<u8, LaunchErr
         unix_allow: vec![folder.join("allowed.sock")],
     })?;
     running.wait()
+}
+
+fn inherited() -> File {
+    let inherited = File::open("/").expect("it is there");
+    rustix::io::fcntl_setfd(&inherited, FdFlags::empty()).expect("an open descriptor");
+    inherited
 }
 
 fn abstract_name(folder: &Path) -> String {

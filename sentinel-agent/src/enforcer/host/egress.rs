@@ -364,6 +364,24 @@ fn a_reload_in_an_action_keeps_what_it_still_opens() {
 }
 
 #[test]
+fn between_a_reload_and_the_doors_under_its_rules_nothing_leaves_and_nothing_is_held_against_it() {
+    let mut scene = Scene::new();
+    scene.begin();
+    let began = since_boot() - Duration::from_secs(1);
+    let (mut stream, mut peer) = scene.connect();
+    let reloaded = policy(vec![Grant::default(), network(&[(Protocol::Tcp, scene.to)])]);
+    let (id, until) = (scene.session.id, since_boot() + Duration::from_secs(60));
+    scene.host.enforcer().prepare_rules(id, &reloaded, USER).unwrap();
+    scene.host.enforcer().commit_rules(id).unwrap();
+    stream.write_all(b"meanwhile").unwrap();
+    assert_eq!(arrives(&mut peer, SOON), b"");
+    assert_eq!(scene.refused_packets(), []);
+    let openings = [Opening { grants: GrantSet::of(1), since: began }];
+    scene.host.enforcer().set_doors(id, ScopeId(1), GrantSet::of(1), until, &openings).unwrap();
+    assert_eq!(arrives(&mut peer, RETRIES), b"meanwhile");
+}
+
+#[test]
 fn what_an_application_closes_is_forgotten() {
     let mut scene = Scene::new();
     scene.begin();

@@ -176,6 +176,9 @@ fn an_executable_of_a_grant_is_denied_while_the_heartbeat_is_stale_and_one_of_th
     host.enforcer().beat(since_boot() - Duration::from_secs(5)).unwrap();
     assert!(host.is_denied(&one, FALSE));
     assert!(host.comes_through(&two, TRUE));
+    // At tier `kill` a puppet's child that ran to its end is gone like one that was killed: the report tells.
+    let denied: Vec<(u32, u32)> = host.records().iter().map(|record| (record.tgid, record.verdict)).collect();
+    assert_eq!(denied, [(one.pid(), sentinel_ebpf_common::verdict::Verdict::HeartbeatStale as u32)]);
 }
 
 #[test]
