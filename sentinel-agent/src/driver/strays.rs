@@ -1,7 +1,7 @@
 //! Compares, each second, who is in a session's cgroup with who bears its mark: the two are one set.
 //!
 //! Invariant: a process that is in one and not in the other at two looks in a row is killed: it was moved, by somebody who can do that. In
-//! a bound cgroup, whose processes others may start, one without a mark gets it. A mark whose process has ended is removed.
+//! a bound cgroup, whose processes others may start, one without a mark gets it; elsewhere the child of a marked one does. A mark whose process has ended is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
@@ -66,14 +66,16 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         for (session, pid) in to_mark {
             let Some(uid) = self.authority.state().uid_of(session) else { continue };
             if let Err(cause) = self.mark_running(session, pid, uid) {
-                tracing::warn!(%session, pid, %cause, "a process of a bound cgroup can't be held");
+                tracing::warn!(%session, pid, %cause, "a process without a mark can't be held");
                 strays.insert((session, pid));
             }
         }
         let seen_twice: Vec<_> = strays.intersection(&self.strays).copied().collect();
         self.strays = strays;
         for (session, pid) in seen_twice {
-            self.end_stray(session, pid);
+            if !self.mark_child(session, pid) {
+                self.end_stray(session, pid);
+            }
         }
     }
 
@@ -83,6 +85,24 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         if let Err(error) = self.enforcer.forget_ended(pid) {
             tracing::warn!(%session, pid, %error, "the mark of a process that has ended stays");
         }
+    }
+
+    /// Marks a child of a marked process that has no mark: a kernel that preempts may have left out what makes it. Who was moved in has its parent
+    /// outside. Whether it is marked now.
+    fn mark_child(&mut self, session: SessionId, pid: u32) -> bool {
+        let bears_mark =
+            |pid: u32| matches!(self.enforcer.mark(pid), Ok(Some(mark)) if mark.session == session);
+        let is_inside = self
+            .sessions
+            .get(&session)
+            .is_some_and(|entry| entry.cgroup.processes().is_ok_and(|inside| inside.contains(&pid)));
+        if !is_inside || bears_mark(pid) || !peer::parent_of(pid).is_ok_and(bears_mark) {
+            return false;
+        }
+        let Some(uid) = self.authority.state().uid_of(session) else { return false };
+        tracing::warn!(%session, pid, "a child had no mark; it gets one");
+        let marked = self.mark_running(session, pid, uid);
+        marked.inspect_err(|cause| tracing::warn!(%session, pid, %cause, "it can't be held")).is_ok()
     }
 
     fn end_stray(&mut self, session: SessionId, pid: u32) {

@@ -188,14 +188,16 @@ impl Hooks {
         if is_lsm { Tier::Lsm } else { Tier::Kill }
     }
 
-    /// The enforcing programs, and what the kernel counted of each. A run that it left out because another ran on the same CPU may be a
+    /// The enforcing programs, and what the kernel counted of each. A run that it left out because another ran on the same CPU, or a map was being written there, may be a
     /// denial that did not happen.
     ///
-    /// `process_free` enforces nothing and is left out here: it runs in a softirq, which may come in the middle of one of
-    /// our own map updates, and those shut tracepoints out (`bpf_disable_instrumentation`). A mark that stays is no
-    /// longer valid for anybody, and is removed by the driver when it looks after strays.
+    /// Two are left out here, which tracepoints run and which nothing forbidden depends on. `process_free` runs in a softirq, which may come in the
+    /// middle of one of our own map updates; a mark that stays is no longer valid for anybody, and the driver removes it. At tier `lsm`, where the
+    /// kernel may preempt, `task_newtask`: a child without a mark is held by its cgroup, has no action's doors, and is marked by the driver.
     pub(super) fn programs(&self) -> Result<Vec<examination::Program>, EnforcerError> {
-        let enforcing = self.programs.iter().filter(|(name, _)| *name != "process_free");
+        let is_lsm = self.programs.iter().any(|(name, _)| *name == TELLS_LSM);
+        let enforces = |name: &str| name != "process_free" && !(is_lsm && name == "task_newtask");
+        let enforcing = self.programs.iter().filter(|(name, _)| enforces(name));
         enforcing.map(|(name, program)| counted(name, program)).collect()
     }
 

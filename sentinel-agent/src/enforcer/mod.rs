@@ -23,6 +23,7 @@ mod mountinfo;
 mod object;
 mod places;
 mod preconditions;
+mod preemption;
 mod probe;
 mod puppet;
 #[cfg(test)]

@@ -45,6 +45,8 @@ pub(crate) enum Tier {
     Lsm,
     /// It isn't.
     Kill,
+    /// It isn't, and the kernel preempts: there Sentinel refuses to start.
+    None,
 }
 
 /// A test program.
@@ -142,7 +144,7 @@ impl Kernel {
     pub(crate) fn command_line(&self) -> String {
         let bpf = match self.tier {
             Tier::Lsm => ",bpf",
-            Tier::Kill => "",
+            Tier::Kill | Tier::None => "",
         };
         // An oops must not go on unseen; whether it hangs is told from outside, by what it prints.
         format!(
@@ -159,6 +161,7 @@ impl Tier {
         match self {
             Self::Lsm => "lsm",
             Self::Kill => "kill",
+            Self::None => "none",
         }
     }
 }

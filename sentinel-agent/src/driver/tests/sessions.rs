@@ -1,5 +1,7 @@
 //! How sessions begin and end.
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use sentinel_engine::{Fact, SessionEnding};
@@ -76,6 +78,38 @@ fn a_mark_that_outlived_its_process_is_forgotten_and_that_of_a_zombie_is_not() {
         world.driver.end_strays();
         assert!(!is_marked(gone) && is_marked(zombie));
         assert!(is_marked(world.children[0].id()), "who lives keeps it");
+    });
+}
+
+#[test]
+fn a_child_without_a_mark_gets_one_and_who_was_moved_in_is_killed() {
+    run(async |mut world| {
+        // This process bears the session's mark.
+        let (session, _launcher, _application) = world.session();
+        let user = 1_990_000_000 + session.0;
+        let mut born = Command::new("/bin/sleep").arg("60").uid(user).gid(user).spawn().unwrap();
+        let orphaned = Command::new("/bin/sh")
+            .args(["-c", "sleep 60 >/dev/null 2>&1 & echo $!"])
+            .uid(user)
+            .gid(user)
+            .output()
+            .unwrap();
+        let moved: u32 = String::from_utf8(orphaned.stdout).unwrap().trim().parse().unwrap();
+        let inside = [world.children[0].id(), born.id(), moved].map(|pid| pid.to_string()).join("\n");
+        let cgroup = world.driver.sessions[&session].cgroup.path();
+        std::fs::write(cgroup.join("cgroup.procs"), inside).unwrap();
+        world.driver.end_strays();
+        let is_marked = |pid: u32| world.enforcer.mark(pid).unwrap().is_some();
+        assert!(!is_marked(born.id()), "whoever is being forked has none for a moment");
+        world.driver.end_strays();
+        assert_eq!((is_marked(born.id()), is_marked(moved)), (true, false));
+        assert!(born.try_wait().unwrap().is_none());
+        let stat = format!("/proc/{moved}/stat");
+        while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z")) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        born.kill().unwrap();
+        born.wait().unwrap();
     });
 }
 

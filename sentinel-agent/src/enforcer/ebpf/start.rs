@@ -16,7 +16,8 @@ use crate::enforcer::maps::{self, Maps, Records, with_causes};
 use crate::enforcer::object::{FORMAT, OBJECT};
 use crate::enforcer::tracefs::with_tracefs;
 use crate::enforcer::{
-    Enforcement, Enforcer as _, EnforcerError, Places, Tier, leftovers, lsm, preconditions, takeover,
+    Enforcement, Enforcer as _, EnforcerError, Places, Tier, leftovers, lsm, preconditions, preemption,
+    takeover,
 };
 
 impl EbpfEnforcer {
@@ -94,6 +95,7 @@ impl EbpfEnforcer {
         }
         let (left, own) = (Build::noted(places)?, Build::own());
         let tier = Hooks::tier_of(places);
+        check_preemption(tier)?;
         let hooks = if left == own {
             Hooks::adopt(places)?
         } else if left.format == own.format {
@@ -137,6 +139,7 @@ impl EbpfEnforcer {
     }
 
     fn load(tier: Tier, places: &Places) -> Result<Self, EnforcerError> {
+        check_preemption(tier)?;
         let mut ebpf = load_object(tier, None)?;
         let hooks = with_tracefs(|| Hooks::attach(&mut ebpf, tier, places))?;
         let (maps, records) = Maps::take(&mut ebpf, &places.pins)?;
@@ -163,6 +166,11 @@ impl EbpfEnforcer {
             own: Vec::new(),
         }
     }
+}
+
+/// At tier `kill` execs are judged by a tracepoint, which a kernel that preempts leaves out at times.
+fn check_preemption(tier: Tier) -> Result<(), EnforcerError> {
+    if tier == Tier::Lsm { Ok(()) } else { preemption::check() }
 }
 
 /// Which build a kernel side is of.

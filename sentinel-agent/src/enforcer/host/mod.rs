@@ -14,6 +14,7 @@ mod names;
 mod network;
 mod outwards;
 mod packets;
+mod preemption;
 mod processes;
 mod rings;
 mod sockets;
@@ -93,21 +94,26 @@ impl Drop for Claim {
 
 impl Host {
     fn new() -> Self {
+        let mut host = Self::unstarted();
+        host.restart();
+        host
+    }
+
+    /// The places of an instance, with nothing in them.
+    fn unstarted() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
         let runtime = Folder::new(&name);
         let places = Places::find(runtime.path(), &name).unwrap();
         let claim = Claim::new(&name, runtime.path());
-        let mut host = Self {
+        Self {
             enforcer: None,
             places,
             tier: Tier::None,
             launchers: Vec::new(),
             _runtime: runtime,
             _claim: claim,
-        };
-        host.restart();
-        host
+        }
     }
 
     fn restart(&mut self) {
