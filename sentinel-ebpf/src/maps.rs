@@ -33,7 +33,8 @@ pub(crate) static TASKS: HashMap<u32, TaskMark> = HashMap::with_max_entries(65_5
 /// Scope → what is open for it now. Written by the agent alone. Full: the action that would open something is denied. Its entries are large and
 /// few: each has its memory while it is there.
 #[map]
-pub(crate) static SCOPES: HashMap<u64, Scope> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+pub(crate) static SCOPES: HashMap<u64, Scope> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
 /// Endpoint → the grants that open it. Written by the agent at a session's start. Full: the session doesn't start.
 #[map]
@@ -41,7 +42,8 @@ pub(crate) static NETWORK: HashMap<Endpoint, u64> = HashMap::with_max_entries(65
 
 /// As `NETWORK`, for address prefixes: the longest answers, and has the grants of those that cover it.
 #[map]
-pub(crate) static NETWORK_PREFIXES: LpmTrie<Endpoint, u64> = LpmTrie::with_max_entries(16_384, BPF_F_RDONLY_PROG);
+pub(crate) static NETWORK_PREFIXES: LpmTrie<Endpoint, u64> =
+    LpmTrie::with_max_entries(16_384, BPF_F_RDONLY_PROG);
 
 /// Image → the grants that open it. Written by the agent at a session's start. Full: the session doesn't start.
 #[map]
