@@ -104,7 +104,7 @@ fn a_connection_that_can_not_be_noted_sends_nothing() {
 
 #[test]
 fn a_full_ring_buffer_refuses_all_the_same_and_what_is_lost_is_counted() {
-    make_small(&[("RECORDS", 4_096)]);
+    make_small(&[("RECORDS", 8_192)]);
     let mut host = Host::new();
     let (_listener, to) = listener(V4);
     let session = host.session(1, &policy(vec![Grant::default()]));
