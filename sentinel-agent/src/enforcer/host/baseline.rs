@@ -7,12 +7,10 @@ use super::egress::{SOON, Scene, V4};
 use super::sockets::*;
 use super::*;
 
+/// Whether whoever waits on the connection hears that it is over: at once, for it is destroyed before the door counts as shut.
 fn is_told(stream: &mut TcpStream) -> bool {
-    let asked = std::time::Instant::now();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    let error = stream.read(&mut [0]).unwrap_err();
-    assert!(asked.elapsed() < SOON * 2, "{error}");
-    error.raw_os_error() == Some(libc::ECONNABORTED)
+    stream.read(&mut [0]).unwrap_err().raw_os_error() == Some(libc::ECONNABORTED)
 }
 
 #[test]
