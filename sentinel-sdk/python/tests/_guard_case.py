@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -90,6 +91,7 @@ class GuardCase(unittest.TestCase):
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "AGENT_SENTINEL_HOME": str(self.home)},
+            preexec_fn=_hear_interrupts,
         )
         self.addCleanup(_end, process)
         return process
@@ -99,6 +101,11 @@ class GuardCase(unittest.TestCase):
         out, err = process.communicate(timeout=PATIENCE)
         self.assertEqual(process.returncode, status, f"{out}{err}")
         return out
+
+
+def _hear_interrupts() -> None:
+    # A shell has what it runs in the background ignore SIGINT, and whoever that starts as well.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
