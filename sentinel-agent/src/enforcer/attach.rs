@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd};
+use aya::programs::{CgroupAttachMode, Program, ProgramError, ProgramFd};
 use aya::{Ebpf, Endianness};
 
 use super::btf::Btf;
@@ -81,7 +81,7 @@ impl<'a> Attacher<'a> {
                 program.take_link(id)?.try_into()?
             }
             (Program::CgroupSkb(program), Point::Cgroup) => {
-                let direction = program.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
+                let direction = program.expected_attach_type().ok_or(ProgramError::UnexpectedProgramType)?;
                 let id = program.attach(cgroup, direction, mode)?;
                 program.take_link(id)?.try_into()?
             }

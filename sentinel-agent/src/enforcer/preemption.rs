@@ -62,22 +62,25 @@ pub(super) fn check() -> Result<(), EnforcerError> {
 
 fn read() -> Option<Model> {
     let version = rustix::system::uname().version().to_string_lossy().into_owned();
-    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    model(told_by_debugfs().as_deref(), &command_line, configuration().as_deref(), &version)
+    let command_line = fs::read_to_string("/proc/cmdline").ok();
+    model(told_by_debugfs().as_deref(), command_line.as_deref(), configuration().as_deref(), &version)
 }
 
-/// The first that says something, of: what the scheduler does now, what it was told at the start, what it was built for.
+/// The first that says something, of: what the scheduler does now, what it was told at the start, what it was built for. A command line that can't be
+/// read may have told it anything.
 fn model(
     debugfs: Option<&str>,
-    command_line: &str,
+    command_line: Option<&str>,
     configuration: Option<&str>,
     version: &str,
 ) -> Option<Model> {
-    let chosen = debugfs.and_then(|text| Some(text.split_once('(')?.1.split_once(')')?.0));
-    let ordered =
-        command_line.split_whitespace().filter_map(|word| word.strip_prefix("preempt=")).next_back();
-    if let Some(name) = chosen.or(ordered) {
-        return named(name);
+    if let Some(chosen) = debugfs.and_then(|text| Some(text.split_once('(')?.1.split_once(')')?.0)) {
+        return named(chosen);
+    }
+    // What stands behind `--` is for the first process.
+    let words = command_line?.split_whitespace().take_while(|word| *word != "--");
+    if let Some(ordered) = words.filter_map(|word| word.strip_prefix("preempt=")).last() {
+        return named(ordered);
     }
     if !version.contains("PREEMPT") {
         return Some(Model::Voluntary);
@@ -135,21 +138,30 @@ mod tests {
 
     #[test]
     fn what_the_scheduler_does_now_goes_before_what_it_was_told_and_that_before_what_it_was_built_for() {
-        let (debugfs, ordered) =
-            (Some("none voluntary (full) lazy\n"), "quiet preempt=none preempt=voluntary");
+        let (debugfs, ordered) = (
+            Some("none voluntary (full) lazy\n"),
+            Some("quiet preempt=none preempt=voluntary -- preempt=full"),
+        );
         let built = Some("CONFIG_PREEMPT_BUILD=y\nCONFIG_PREEMPT_LAZY=y\n");
         assert_eq!(model(debugfs, ordered, built, DYNAMIC), Some(Model::Full));
         assert_eq!(model(None, ordered, built, DYNAMIC), Some(Model::Voluntary), "the last one counts");
-        assert_eq!(model(None, "quiet", built, DYNAMIC), Some(Model::Lazy));
+        assert_eq!(model(None, Some("quiet"), built, DYNAMIC), Some(Model::Lazy));
     }
 
     #[test]
     fn what_is_not_told_is_not_known() {
         let unset = Some("# CONFIG_PREEMPT_NONE is not set\nCONFIG_PREEMPT_NONE_BUILD=y\n");
-        assert_eq!(model(None, "quiet", unset, DYNAMIC), None);
-        assert_eq!(model(None, "quiet", None, DYNAMIC), None);
-        assert_eq!(model(None, "preempt=sometimes", None, DYNAMIC), None);
-        assert_eq!(model(None, "quiet", None, "#1 SMP Debian 6.1.1-1"), Some(Model::Voluntary), "it can't");
+        assert_eq!(model(None, Some("quiet"), unset, DYNAMIC), None);
+        assert_eq!(model(None, Some("quiet"), None, DYNAMIC), None);
+        let built = Some("CONFIG_PREEMPT_VOLUNTARY=y\n");
+        assert_eq!(model(None, Some("quiet"), built, DYNAMIC), Some(Model::Voluntary));
+        assert_eq!(model(None, None, built, DYNAMIC), None, "it may have been told otherwise");
+        assert_eq!(model(None, Some("preempt=sometimes"), None, DYNAMIC), None);
+        assert_eq!(
+            model(None, Some("quiet"), None, "#1 SMP Debian 6.1.1-1"),
+            Some(Model::Voluntary),
+            "it can't"
+        );
     }
 
     #[test]
