@@ -30,6 +30,7 @@ mod effects;
 mod event;
 mod fact;
 mod grant;
+mod name_pattern;
 mod policy;
 mod rate;
 mod state;
@@ -44,9 +45,10 @@ pub use effects::{baseline, effects};
 pub use event::{ActionRequest, Event};
 pub use fact::{Attempt, Effect, Fact, Opening, Recorded, SessionEnding};
 pub use grant::{GrantSet, ScopeId};
+pub use name_pattern::NamePattern;
 pub use policy::{
     ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,
-    Grant, Limit, MAX_GRANTS, Mode, NetworkRule, OnExhausted, Policy, Protocol, RateLimit,
+    Grant, Limit, MAX_GRANTS, Mode, NameRule, NetworkRule, OnExhausted, Policy, Protocol, RateLimit,
 };
 pub use state::{Counters, InFlight, SessionTotals, State};
 pub use time::Now;

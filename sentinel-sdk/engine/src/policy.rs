@@ -11,6 +11,7 @@ use std::time::Duration;
 use sentinel_proto::{ActionName, Money, RiskLevel, Tag};
 
 use crate::calendar::{Hours, TimeZone};
+use crate::name_pattern::NamePattern;
 
 /// The most grants besides the baseline: a grant is one bit of 64, and bit 0 is the baseline's.
 pub const MAX_GRANTS: usize = 63;
@@ -175,6 +176,8 @@ pub struct ActionRule {
 pub struct Grant {
     /// Where to.
     pub network: Vec<NetworkRule>,
+    /// Where to, by name.
+    pub names: Vec<NameRule>,
     /// What may be executed.
     pub exec: Vec<ExecRule>,
     /// To which own addresses a socket may be bound for others to come to.
@@ -210,6 +213,21 @@ pub struct NetworkRule {
     pub cidr: Cidr,
     /// Which port; none: any.
     pub port: Option<u16>,
+    /// The policy's line, from 1.
+    pub line: u32,
+}
+
+/// Hosts that are known by their names, and their port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameRule {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Which names.
+    pub name: NamePattern,
+    /// Which port; none: any.
+    pub port: Option<u16>,
+    /// Whether the name may stand for an address of a private network or of this machine.
+    pub allow_private: bool,
     /// The policy's line, from 1.
     pub line: u32,
 }
@@ -265,6 +283,12 @@ impl Policy {
             unix_allow: Vec::new(),
             exec_libraries: Vec::new(),
         }
+    }
+
+    /// Whether any of its grants names a host.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.grants.iter().any(|grant| !grant.names.is_empty())
     }
 }
 

@@ -71,6 +71,7 @@ impl Grants {
         }
         let mut grant = Grant {
             network: network.unwrap_or_default(),
+            names: Vec::new(),
             exec: exec.unwrap_or_default(),
             listen: listen.unwrap_or_default(),
             keep_alive: false,

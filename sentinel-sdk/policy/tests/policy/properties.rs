@@ -152,7 +152,7 @@ prop_compose! {
     fn grants()(network in vec(endpoints(), 0..4), listen in vec(endpoints(), 0..3), keep: bool, exec in btree_map(paths(), any::<bool>(), 0..4)) -> Grant {
         let exec = exec.into_iter().map(|(path, writable_accepted)| ExecRule { path, writable_accepted, line: 0 });
         let keep_alive = keep && !(network.is_empty() && listen.is_empty());
-        Grant { network, exec: exec.collect(), listen, keep_alive }
+        Grant { network, names: Vec::new(), exec: exec.collect(), listen, keep_alive }
     }
 }
 
