@@ -5,6 +5,7 @@
 //! in flight when the socket was opened and still is. Payload that is refused poisons its TCP socket. Bare ACK, FIN and RST pass.
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
@@ -15,6 +16,7 @@ use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Session, SocketM
 use crate::maps::{CONNECTION_COUNTS, CONNECTIONS, SOCKETS};
 use crate::packet::{self, Packet};
 use crate::report::{Passing, report_packet};
+use crate::resolver;
 use crate::rules::{PASS, REFUSE, TCP, rule_bits};
 use crate::session::{Leave, leave, now_and_fresh, session};
 
@@ -44,7 +46,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         if let Some(of_session) = session(number) {
             audits = of_session.flags & Session::AUDIT != 0;
             let outcome = match &packet {
-                Ok(packet) => judge_packet(&ctx, packet, mark, &of_session, &mut bits),
+                Ok(packet) => judge_packet(&ctx, socket, packet, mark, &of_session, &mut bits),
                 Err(verdict) => Outcome::Refused(*verdict),
             };
             verdict = match outcome {
@@ -96,6 +98,7 @@ fn hold_against(mark: &mut SocketMark, packet: Option<&Packet>, audits: bool) {
 #[inline(always)]
 fn judge_packet(
     ctx: &SkBuffContext,
+    socket: *mut bpf_sock,
     packet: &Packet,
     mark: &mut SocketMark,
     of_session: &Session,
@@ -103,6 +106,10 @@ fn judge_packet(
 ) -> Outcome {
     if mark.flags & SocketMark::POISONED != 0 {
         return Outcome::Refused(Verdict::Poisoned);
+    }
+    if resolver::is_destination(packet) {
+        let verdict = resolver::note_asker(socket, packet, mark);
+        return if matches!(verdict, Verdict::Allowed) { Outcome::Passed } else { Outcome::Refused(verdict) };
     }
     // An accepted TCP socket answers whoever came to its listener's address. A datagram's answer needs a rule like any datagram.
     let listens = mark.flags & SocketMark::LISTENS != 0 && packet.protocol == TCP;
@@ -117,7 +124,7 @@ fn judge_packet(
             (packet.protocol as u16, packet.destination_port)
         };
         let address = if listens { mark.address } else { packet.destination };
-        rule_bits(mark.session, of_session.generation, protocol, &address, port, 0).0
+        rule_bits(mark.session, of_session, protocol, &address, port, 0, 0).0
     };
     *told_bits = bits;
     match leave(bits, mark, of_session) {

@@ -60,17 +60,14 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 fn judge_packet(packet: &Packet, mark: &SocketMark, of_session: &Session) -> Verdict {
     if mark.flags & SocketMark::LISTENS == 0 {
         // An answer; or from somebody who learned the port, as on every unconnected socket.
-        return if packet.protocol != TCP && mark.opened_by != 0 {
-            Verdict::Allowed
-        } else {
-            Verdict::NoRule
-        };
+        let was_let_send = mark.opened_by != 0 || mark.flags & SocketMark::ASKS != 0;
+        return if packet.protocol != TCP && was_let_send { Verdict::Allowed } else { Verdict::NoRule };
     }
     let bits = if mark.generation == of_session.generation {
         mark.opened_by
     } else {
         let protocol = packet.protocol as u16 | Endpoint::LISTEN;
-        rule_bits(mark.session, of_session.generation, protocol, &mark.address, mark.port, 0).0
+        rule_bits(mark.session, of_session, protocol, &mark.address, mark.port, 0, 0).0
     };
     if leave(bits, mark, of_session) == Leave::Yes {
         Verdict::Allowed

@@ -17,6 +17,7 @@ mod maps;
 mod offsets;
 mod packet;
 mod report;
+mod resolver;
 mod rules;
 mod sendmsg;
 mod session;

@@ -6,8 +6,9 @@ use sentinel_ebpf_common::record::{OPERATION_BIND, OPERATION_CONNECT, OPERATION_
 use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
 use sentinel_ebpf_common::{BASELINE, Endpoint, Session, SocketMark};
 
-use crate::maps::{NETWORK, NETWORK_PREFIXES, SOCKETS};
+use crate::maps::{NAMED, NETWORK, NETWORK_PREFIXES, SOCKETS};
 use crate::report::{Network, report_network};
+use crate::resolver::{self, Point};
 use crate::session::{current_mark, now_and_fresh, open_in_scopes, scope_with, session};
 
 /// What a cgroup socket-address program answers to refuse (`EPERM`).
@@ -57,14 +58,19 @@ struct Refusal {
 
 /// Decides on an address for a socket of a session, and reports a refusal. In one place: each call takes stack, of which there is little.
 #[inline(always)]
-pub(crate) fn decide(ctx: &SockAddrContext, operation: Operation, target: &Target) -> i32 {
-    let Err(refusal) = judge_address(ctx, operation, target) else { return PASS };
+pub(crate) fn decide(ctx: &SockAddrContext, operation: Operation, target: &Target, point: Point) -> i32 {
+    let Err(refusal) = judge_address(ctx, operation, target, point) else { return PASS };
     report(operation, target, &refusal);
     if refusal.audited != 0 { PASS } else { REFUSE }
 }
 
 #[inline(always)]
-fn judge_address(ctx: &SockAddrContext, operation: Operation, target: &Target) -> Result<(), Refusal> {
+fn judge_address(
+    ctx: &SockAddrContext,
+    operation: Operation,
+    target: &Target,
+    point: Point,
+) -> Result<(), Refusal> {
     let unknown = |session, verdict| Refusal { verdict, session, audited: 0, rule: 0, open: 0 };
     // SAFETY: the kernel hands the hook a valid context.
     let storage = SOCKETS.find(unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk });
@@ -92,8 +98,17 @@ fn judge_address(ctx: &SockAddrContext, operation: Operation, target: &Target) -
         }
     }
 
+    if !matches!(operation, Operation::Bind) && resolver::is_asked(&of_session, target) {
+        // SAFETY: as above.
+        let mark = unsafe { &mut *storage };
+        let is_connect = matches!(operation, Operation::Connect);
+        return match resolver::lead_to_it(ctx, mark, &of_session, target, &task, is_connect, point) {
+            Verdict::Allowed => Ok(()),
+            verdict => Err(refused(storage, &of_session, verdict, 0, open)),
+        };
+    }
     let protocol = target.of_rule(matches!(operation, Operation::Bind));
-    let (rule, hit) = rule_bits(number, of_session.generation, protocol, &target.address, target.port, open);
+    let (rule, hit) = rule_bits(number, &of_session, protocol, &target.address, target.port, open, now);
     if hit != 0 {
         let is_leased = hit & !BASELINE != 0;
         let scope = if is_leased { scope_with(&task, hit, of_session.generation, now) } else { 0 };
@@ -166,16 +181,19 @@ fn remember(
     mark.port = target.port;
 }
 
-/// The grants that would open an address, and those of them that are open. Ends at the first rule that is open.
+/// The grants that would open an address, and those of them that are open. Ends at the first rule that is open. An address that was told for a
+/// name counts until `now`; for a connection that is there already, where that is 0, also when its time is over.
 #[inline(always)]
 pub(crate) fn rule_bits(
     session: u32,
-    generation: u32,
+    of_session: &Session,
     protocol: u16,
     address: &[u8; 16],
     port: u16,
     open: u64,
+    now: u64,
 ) -> (u64, u64) {
+    let generation = of_session.generation;
     let mut endpoint = Endpoint { session, generation, protocol, port, address: *address };
     let mut all = 0;
     // First the port itself, then "any port".
@@ -194,6 +212,16 @@ pub(crate) fn rule_bits(
             return (prefix, prefix & open);
         }
         all |= exact | prefix;
+        if of_session.flags & Session::NAMES != 0 {
+            // SAFETY: copied at once; a torn read can only mix what the agent meant before and after one write.
+            let named = unsafe { NAMED.get(&endpoint) }.copied().unwrap_or_default();
+            if named.expires_at > now {
+                if named.bits & open != 0 {
+                    return (named.bits, named.bits & open);
+                }
+                all |= named.bits;
+            }
+        }
     }
     (all, 0)
 }

@@ -13,6 +13,7 @@ use sentinel_ebpf_common::{ConnectionKey, SocketMark};
 
 use crate::maps::{CONNECTIONS, SOCKETS};
 use crate::report::{Network, report_network};
+use crate::resolver;
 use crate::rules::{PASS, REFUSE, TCP, UDP};
 use crate::session::{current_mark, session, session_of_cgroup};
 
@@ -68,7 +69,11 @@ pub fn socket_release(ctx: SockContext) -> i32 {
     let mark = SOCKETS.find(ctx.sock);
     if !mark.is_null() {
         // SAFETY: not null, and the storage lives as long as the socket that the hook holds.
-        let SocketMark { scope, slot, .. } = unsafe { *mark };
+        let SocketMark { scope, slot, flags, .. } = unsafe { *mark };
+        if flags & SocketMark::ASKS != 0 {
+            // SAFETY: as above.
+            resolver::forget_asker(ctx.sock, unsafe { &*mark });
+        }
         if slot != 0 {
             // The agent may have been first.
             let _ = CONNECTIONS.remove(&ConnectionKey { scope, slot: slot - 1 });

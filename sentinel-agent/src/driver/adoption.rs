@@ -75,6 +75,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             .get(policy)
             .ok_or_else(|| format!("its policy `{policy}` is not there any more"))?
             .clone();
+        let is_same_policy = state.policy_of(id).is_some_and(|(_, known)| known == loaded.sha256);
         let policy = policy.to_owned();
         let cgroup = self.cgroup_of(id).map_err(|error| error.to_string())?;
         if !cgroup.is_bound() && !cgroup.is_populated().map_err(|error| error.to_string())? {
@@ -82,7 +83,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         }
         let rules = Arc::new(loaded.policy);
         self.enforcer
-            .adopt_session(id, cgroup.id())
+            .adopt_session(id, cgroup.id(), is_same_policy)
             .and_then(
                 |()| {
                     if cgroup.is_bound() { self.enforcer.bind_cgroup(id, cgroup.path()) } else { Ok(()) }

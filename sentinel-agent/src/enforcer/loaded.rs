@@ -3,19 +3,22 @@
 //! Invariant: a session is known to the kernel side only after all of its rules are, and its rules go only after it is
 //! known no more. What is half done denies.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use aya::maps::lpm_trie::Key;
-use sentinel_ebpf_common::{BASELINE, Endpoint, Image, Session};
+use sentinel_ebpf_common::{BASELINE, Endpoint, Image, NamedDoor, Session};
 use sentinel_engine::{GrantSet, Mode, Policy};
-use sentinel_proto::SessionId;
+use sentinel_proto::{HostName, SessionId};
 
 use super::EnforcerError;
 use super::executables::Executables;
 use super::identities::identities;
 use super::maps::{Maps, NEW, done_or_gone};
 use super::mountinfo::mounts;
+use super::named::{NameRules, NamedDoors, Told, ToldAddress};
 use super::rules;
+use crate::clock;
 
 /// The first version of a session's rules.
 const FIRST_GENERATION: u32 = 1;
@@ -29,6 +32,7 @@ pub(super) struct Loaded {
     rules: Rules,
     /// Rules that stand beside those that hold, and the flags that come with them.
     prepared: Option<(Rules, u32)>,
+    told: Told,
 }
 
 /// One version of a session's rules.
@@ -38,6 +42,7 @@ struct Rules {
     generation: u32,
     addresses: Vec<Endpoint>,
     prefixes: Vec<(u32, Endpoint)>,
+    named: NamedDoors,
     images: Vec<Image>,
     /// The grants whose connections outlive their actions.
     keep_alive: u64,
@@ -55,6 +60,7 @@ impl Rules {
         generation: u32,
         policy: &Policy,
         user: u32,
+        told: &Told,
     ) -> Result<Self, EnforcerError> {
         let doors = rules::compile(&policy.grants)?;
         let executables = Executables::resolve(&policy.grants, user)?;
@@ -63,13 +69,17 @@ impl Rules {
             generation,
             addresses: Vec::new(),
             prefixes: Vec::new(),
+            named: NamedDoors::new(session.0, generation, NameRules::compile(&policy.grants)),
             images: Vec::new(),
             keep_alive: keep_alive_of(policy),
             sockets: Vec::new(),
             libraries: Vec::new(),
             _held: Vec::new(),
         };
-        let written = rules.put(maps, &doors, &executables).and_then(|()| rules.put_files(maps, policy));
+        let written = rules
+            .put(maps, &doors, &executables)
+            .and_then(|()| rules.put_files(maps, policy))
+            .and_then(|()| rules.named.write_all(maps, told, boot_nanoseconds()));
         match written {
             Ok(()) => {
                 rules._held.extend(executables.held);
@@ -144,6 +154,7 @@ impl Rules {
             generation,
             addresses: addresses.iter().filter(|key| key.generation == generation).copied().collect(),
             prefixes: prefixes.iter().filter(|(_, key)| key.generation == generation).copied().collect(),
+            named: self.named.split_off(generation),
             keep_alive: 0,
             images: of_it(images),
             sockets: of_it(&self.sockets),
@@ -167,6 +178,7 @@ impl Rules {
             let removed = maps.prefixes.map.remove(&Key::new(*length, *endpoint));
             done_or_gone(removed).map_err(maps.prefixes.refused())
         }));
+        results.push(self.named.remove(maps));
         results.extend(self.images.iter().map(|image| maps.exec.remove(image)));
         results.extend(self.sockets.iter().map(|socket| maps.unix.remove(socket)));
         results.extend(self.libraries.iter().map(|folder| maps.libraries.remove(folder)));
@@ -179,11 +191,17 @@ fn keep_alive_of(policy: &Policy) -> u64 {
     kept.fold(GrantSet::EMPTY, |kept, (index, _)| kept.union(GrantSet::of(index))).0
 }
 
-const fn flags_of(policy: &Policy) -> u32 {
-    match policy.mode {
+fn flags_of(policy: &Policy) -> u32 {
+    let mode = match policy.mode {
         Mode::Audit => Session::AUDIT,
         Mode::Enforce => 0,
-    }
+    };
+    mode | if policy.has_names() { Session::NAMES } else { 0 }
+}
+
+/// Now, on CLOCK_BOOTTIME.
+fn boot_nanoseconds() -> u64 {
+    u64::try_from(clock::since_boot().as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Loaded {
@@ -195,10 +213,11 @@ impl Loaded {
         policy: &Policy,
         user: u32,
     ) -> Result<Self, EnforcerError> {
-        let rules = Rules::write(maps, id, FIRST_GENERATION, policy, user)?;
+        let told = Told::default();
+        let rules = Rules::write(maps, id, FIRST_GENERATION, policy, user, &told)?;
         let flags = Session::BASELINE_NETWORK | flags_of(policy);
         let value = Session { generation: FIRST_GENERATION, flags };
-        let loaded = Self { id, cgroup_id, value, rules, prepared: None };
+        let loaded = Self { id, cgroup_id, value, rules, prepared: None, told };
         let known =
             maps.sessions.put(&id.0, &value, NEW).and_then(|()| maps.cgroups.put(&cgroup_id, &id.0, 0));
         match known {
@@ -212,8 +231,14 @@ impl Loaded {
         }
     }
 
-    /// Takes over what an earlier agent wrote for a session: its rules hold until others are committed, which removes all that it had.
-    pub(super) fn adopt(maps: &Maps, id: SessionId, cgroup_id: u64) -> Result<Self, EnforcerError> {
+    /// Takes over what an earlier agent wrote for a session: its rules hold until others are committed, which removes all that it had. Where they
+    /// are of the same policy, what its resolver has opened without any action stays open under them: actions are over.
+    pub(super) fn adopt(
+        maps: &Maps,
+        id: SessionId,
+        cgroup_id: u64,
+        is_same_policy: bool,
+    ) -> Result<Self, EnforcerError> {
         let unknown = || EnforcerError::Missing(format!("the kernel side knows no session {id}"));
         let value = maps.sessions.find(&id.0)?.ok_or_else(unknown)?;
         if maps.cgroups.find(&cgroup_id)? != Some(id.0) {
@@ -221,9 +246,17 @@ impl Loaded {
         }
         let prefixes = maps.prefixes.map.keys().take(1 << 18).collect::<Result<Vec<_>, _>>();
         let prefixes = prefixes.map_err(maps.prefixes.refused())?;
+        let named = maps.named.keys(|key| key.session == id.0)?;
+        let mut told = Told::default();
+        for endpoint in named.iter().filter(|key| is_same_policy && key.generation == value.generation) {
+            if let Some(door) = maps.named.find(endpoint)?.filter(|door| door.bits & BASELINE != 0) {
+                told.carry(endpoint, NamedDoor { bits: BASELINE, ..door });
+            }
+        }
         let rules = Rules {
             session: id,
             generation: value.generation,
+            named: NamedDoors::of_earlier(id.0, value.generation, named),
             // Of whatever generation: an agent may have died between two.
             addresses: maps.network.keys(|key| key.session == id.0)?,
             prefixes: prefixes
@@ -238,7 +271,33 @@ impl Loaded {
             libraries: maps.libraries.keys(|key| key.session == id.0)?,
             _held: Vec::new(),
         };
-        Ok(Self { id, cgroup_id, value, rules, prepared: None })
+        Ok(Self { id, cgroup_id, value, rules, prepared: None, told })
+    }
+
+    /// Opens the doors of addresses that stand for a name, under the rules that hold.
+    ///
+    /// # Errors
+    /// Not all are open.
+    pub(super) fn open_name(
+        &mut self,
+        maps: &mut Maps,
+        name: &HostName,
+        addresses: &[ToldAddress],
+    ) -> Result<(), EnforcerError> {
+        self.rules.named.open(maps, &mut self.told, name, addresses, boot_nanoseconds())
+    }
+
+    /// Takes from addresses that hosts share what is over.
+    ///
+    /// # Errors
+    /// Something may still be open.
+    pub(super) fn sweep_names(&mut self, maps: &mut Maps) -> Result<(), EnforcerError> {
+        self.rules.named.sweep(maps, &self.told, boot_nanoseconds())
+    }
+
+    /// The names that an address stood for, those that hold first.
+    pub(super) fn names_of(&self, address: &IpAddr) -> Vec<HostName> {
+        self.told.names_of(address)
     }
 
     /// What the hooks know of it.
@@ -287,7 +346,8 @@ impl Loaded {
         })?;
         // What an agent that died may have prepared is of this generation too.
         self.rules.forget_generation(maps, next)?;
-        self.prepared = Some((Rules::write(maps, self.id, next, policy, user)?, flags_of(policy)));
+        let rules = Rules::write(maps, self.id, next, policy, user, &self.told)?;
+        self.prepared = Some((rules, flags_of(policy)));
         Ok(())
     }
 

@@ -10,7 +10,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use aya::{Ebpf, EbpfLoader, Pod};
 use sentinel_ebpf_common::{
-    Connection, ConnectionKey, Endpoint, Image, ImageRule, Protected, Scope, Session, TaskMark,
+    Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NamedDoor, Protected, Scope,
+    Session, TaskMark,
 };
 
 use super::{EnforcerError, syscall};
@@ -24,6 +25,10 @@ const PINNED: &[&str] = &[
     "SCOPES",
     "NETWORK",
     "NETWORK_PREFIXES",
+    "NAMED",
+    "RESOLVER",
+    "ASKERS",
+    "ASKS",
     "EXEC",
     "UNIX",
     "LIBRARIES",
@@ -39,7 +44,7 @@ const PINNED: &[&str] = &[
 ];
 
 /// Those that no process may write. The ring buffer, whose reader writes how far it has read, can't be one.
-const WRITTEN_BY_PROGRAMS_ALONE: &[&str] = &["SOCKETS", "THROTTLE", "DROPS"];
+const WRITTEN_BY_PROGRAMS_ALONE: &[&str] = &["SOCKETS", "ASKERS", "ASKS", "THROTTLE", "DROPS"];
 
 /// Lets an object that is loaded use the maps that an earlier agent has pinned in `pins`.
 pub(super) fn share(loader: &mut EbpfLoader<'_>, pins: &Path) {
@@ -66,6 +71,8 @@ pub(super) struct Maps {
     pub(super) scopes: Table<u64, Scope>,
     pub(super) network: Table<Endpoint, u64>,
     pub(super) prefixes: Named<LpmTrie<MapData, Endpoint, u64>>,
+    pub(super) named: Table<Endpoint, NamedDoor>,
+    pub(super) resolver: Named<Array<MapData, u32>>,
     pub(super) exec: Table<Image, ImageRule>,
     pub(super) unix: Table<Image, u64>,
     pub(super) libraries: Table<Image, u64>,
@@ -102,7 +109,7 @@ impl Maps {
             let map = MapData::from_pin(pins.join(name))?;
             Ok(match name {
                 "NETWORK_PREFIXES" => Map::LpmTrie(map),
-                "HEARTBEAT" | "SESSION_LEVELS" => Map::Array(map),
+                "HEARTBEAT" | "SESSION_LEVELS" | "RESOLVER" => Map::Array(map),
                 "DROPS" => Map::PerCpuArray(map),
                 "OWNERS" => Map::SkStorage(map),
                 "RECORDS" => Map::RingBuf(map),
@@ -123,6 +130,8 @@ impl Maps {
             scopes: named("SCOPES", take("SCOPES")?)?,
             network: named("NETWORK", take("NETWORK")?)?,
             prefixes: named("NETWORK_PREFIXES", take("NETWORK_PREFIXES")?)?,
+            named: named("NAMED", take("NAMED")?)?,
+            resolver: named("RESOLVER", take("RESOLVER")?)?,
             exec: named("EXEC", take("EXEC")?)?,
             unix: named("UNIX", take("UNIX")?)?,
             libraries: named("LIBRARIES", take("LIBRARIES")?)?,
@@ -137,7 +146,7 @@ impl Maps {
         Ok((maps, records.map))
     }
 
-    /// The grants of a session whose rules name an address, looked up as the kernel side does. `protocol` is with [`Endpoint::LISTEN`] for an own one.
+    /// The grants of a session whose rules name an address, looked up as the kernel side does for a connection that is there. `protocol` is with [`Endpoint::LISTEN`] for an own one.
     pub(super) fn bits_of(
         &self,
         session: u32,
@@ -150,6 +159,7 @@ impl Maps {
         for port in [port, 0] {
             let endpoint = Endpoint { session, generation, protocol, port, address };
             bits |= self.network.find(&endpoint)?.unwrap_or(0);
+            bits |= self.named.find(&endpoint)?.map_or(0, |door| door.bits);
             let length = Endpoint::BITS_BEFORE_ADDRESS.saturating_add(128);
             match self.prefixes.map.get(&Key::new(length, endpoint), 0) {
                 Ok(more) => bits |= more,
@@ -158,6 +168,28 @@ impl Maps {
             }
         }
         Ok(bits)
+    }
+}
+
+/// Those who ask the agent's resolver, as the kernel side notes them. A view of its own: whoever takes questions reads it, and nothing writes it.
+pub struct Askers(Table<AskerKey, Asker>);
+
+impl std::fmt::Debug for Askers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Askers")
+    }
+}
+
+impl Askers {
+    /// Opens the one that is pinned in `pins`.
+    pub(super) fn open(pins: &Path) -> Result<Self, EnforcerError> {
+        let opened = MapData::from_pin(pins.join("ASKERS")).map(Map::HashMap).map_err(refused("ASKERS"))?;
+        Ok(Self(named("ASKERS", opened)?))
+    }
+
+    /// Who asks from this own end; none: nobody in a session.
+    pub(super) fn find(&self, key: &AskerKey) -> Result<Option<Asker>, EnforcerError> {
+        self.0.find(key)
     }
 }
 

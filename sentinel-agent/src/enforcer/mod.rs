@@ -20,6 +20,7 @@ mod loaded;
 mod lsm;
 mod maps;
 mod mountinfo;
+mod named;
 mod object;
 mod places;
 mod preconditions;
@@ -41,15 +42,19 @@ mod walk;
 
 pub(crate) use places::cgroup2;
 
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use ebpf::EbpfEnforcer;
+pub use maps::Askers;
+pub use named::ToldAddress;
 pub use walk::Writer;
 
 use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
-use sentinel_proto::SessionId;
 use sentinel_proto::examination::Examination;
+use sentinel_proto::{HostName, SessionId};
 
 /// What this host really enforces, as proven by live denials at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,11 +196,17 @@ pub trait Enforcer {
     /// The map can't be read.
     fn cgroup_of(&self, session: SessionId) -> Result<Option<u64>, EnforcerError>;
 
-    /// Takes over a session that an earlier agent started. Its rules hold as they are, until others are committed.
+    /// Takes over a session that an earlier agent started. Its rules hold as they are, until others are committed. `is_same_policy` says that these
+    /// will be of the policy that it had.
     ///
     /// # Errors
     /// The kernel side doesn't know it in this cgroup.
-    fn adopt_session(&mut self, session: SessionId, cgroup_id: u64) -> Result<(), EnforcerError>;
+    fn adopt_session(
+        &mut self,
+        session: SessionId,
+        cgroup_id: u64,
+        is_same_policy: bool,
+    ) -> Result<(), EnforcerError>;
 
     /// Marks a process as the session's, with the image that it may execute once.
     ///
@@ -271,6 +282,32 @@ pub trait Enforcer {
     /// # Errors
     /// Some are left, which hold for nobody.
     fn discard_rules(&mut self, session: SessionId) -> Result<(), EnforcerError>;
+
+    /// Leads what sessions whose rules name hosts send to port 53 to this port of the host's own addresses; none: it goes nowhere.
+    ///
+    /// # Errors
+    /// It goes where it went before.
+    fn let_resolve(&mut self, port: Option<NonZeroU16>) -> Result<(), EnforcerError>;
+
+    /// Opens the doors of addresses that stand for a name, by what the session's rules say of that. When it returns, they are open.
+    ///
+    /// # Errors
+    /// Not all are: none must be told.
+    fn open_name(
+        &mut self,
+        session: SessionId,
+        name: &HostName,
+        addresses: &[ToldAddress],
+    ) -> Result<(), EnforcerError>;
+
+    /// Takes from addresses that several names stand for what only those open whose time is over.
+    ///
+    /// # Errors
+    /// Something may be open longer than it should.
+    fn sweep_names(&mut self) -> Result<(), EnforcerError>;
+
+    /// The names that a session has been told this address for, those that hold first.
+    fn names_of(&self, session: SessionId, address: IpAddr) -> Vec<HostName>;
 
     /// Forgets a session whose processes are all gone: rules, scopes, marks, cgroup.
     ///

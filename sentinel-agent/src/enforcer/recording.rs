@@ -4,15 +4,17 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
-use sentinel_proto::SessionId;
 use sentinel_proto::examination::{Examination, Hold, Proof, Row};
+use sentinel_proto::{HostName, SessionId};
 
-use super::{Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Tier};
+use super::{Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Tier, ToldAddress};
 
 /// One call of a method that changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(crate) enum Call {
     PrepareRules { session: SessionId, user: u32 },
     CommitRules { session: SessionId },
     DiscardRules { session: SessionId },
+    LetResolve { port: Option<NonZeroU16> },
+    OpenName { session: SessionId, name: HostName, addresses: Vec<ToldAddress> },
     StopSession { session: SessionId },
     Beat { now: Duration },
 }
@@ -165,7 +169,12 @@ impl Enforcer for RecordingEnforcer {
         }))
     }
 
-    fn adopt_session(&mut self, session: SessionId, cgroup_id: u64) -> Result<(), EnforcerError> {
+    fn adopt_session(
+        &mut self,
+        session: SessionId,
+        cgroup_id: u64,
+        _is_same_policy: bool,
+    ) -> Result<(), EnforcerError> {
         self.call(Call::AdoptSession { session, cgroup_id }).map(drop)
     }
 
@@ -253,6 +262,35 @@ impl Enforcer for RecordingEnforcer {
         recorded.doors.retain(|_, (of, _, _)| *of != session);
         recorded.baseline.remove(&session);
         Ok(())
+    }
+
+    fn let_resolve(&mut self, port: Option<NonZeroU16>) -> Result<(), EnforcerError> {
+        self.call(Call::LetResolve { port }).map(drop)
+    }
+
+    fn open_name(
+        &mut self,
+        session: SessionId,
+        name: &HostName,
+        addresses: &[ToldAddress],
+    ) -> Result<(), EnforcerError> {
+        let (name, addresses) = (name.clone(), addresses.to_vec());
+        self.call(Call::OpenName { session, name, addresses }).map(drop)
+    }
+
+    fn sweep_names(&mut self) -> Result<(), EnforcerError> {
+        Ok(())
+    }
+
+    fn names_of(&self, session: SessionId, address: IpAddr) -> Vec<HostName> {
+        let recorded = self.recorded.borrow();
+        let names = recorded.calls.iter().rev().filter_map(|call| match call {
+            Call::OpenName { session: of, name, addresses } if *of == session => {
+                addresses.iter().any(|told| told.address == address).then(|| name.clone())
+            }
+            _ => None,
+        });
+        names.collect()
     }
 
     fn beat(&mut self, now: Duration) -> Result<(), EnforcerError> {

@@ -75,6 +75,8 @@ impl Session {
     pub const BASELINE_NETWORK: u32 = 1;
     /// What would be refused is let pass and recorded.
     pub const AUDIT: u32 = 2;
+    /// Its rules name hosts: what it sends to port 53 goes to the agent's resolver, and `NAMED` is asked.
+    pub const NAMES: u32 = 4;
 }
 
 /// Map `SCOPES`: what is open for a scope. Key: the scope (u64). A missing entry: nothing.
@@ -102,7 +104,7 @@ impl Default for Scope {
 
 /// Key of map `NETWORK`, and behind a prefix length the key of `NETWORK_PREFIXES`. Value: the grant bits (u64) that
 /// open it. An IPv4 address stands in it as its IPv4-mapped IPv6 one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Endpoint {
     /// The session whose rule it is.
@@ -122,6 +124,43 @@ impl Endpoint {
     pub const BITS_BEFORE_ADDRESS: u32 = 96;
     /// In `protocol`: the address is one to be bound to, for others to come to.
     pub const LISTEN: u16 = 0x100;
+}
+
+/// Value of map `NAMED`: an address that the agent's resolver has told a session. Its key is that of `NETWORK`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NamedDoor {
+    /// The grant bits of the rules that name the host.
+    pub bits: u64,
+    /// When it was told for the last time that it holds. Until then one may connect; who is connected stays so.
+    pub expires_at: u64,
+}
+
+/// The port of a DNS server.
+pub const DNS_PORT: u16 = 53;
+
+/// Key of map `ASKERS`: a socket that sends to the agent's resolver, by its own end. The address is the host's own, of one family or the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct AskerKey {
+    /// The protocol's number.
+    pub protocol: u16,
+    /// The port in host byte order.
+    pub port: u16,
+    /// 4 or 6.
+    pub family: u32,
+}
+
+/// Value of map `ASKERS`, and of socket storage `ASKS`: for whom a socket asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Asker {
+    /// The session whose socket it is.
+    pub session: u32,
+    /// The tgid of the process that asked last.
+    pub tgid: u32,
+    /// The scopes of the process that asked last, nearest first; 0 is none.
+    pub scopes: [u64; SCOPE_CHAIN],
 }
 
 /// Key of map `EXEC`.
@@ -189,8 +228,8 @@ pub struct SocketMark {
     pub flags: u32,
     /// The address's port in host byte order.
     pub port: u16,
-    /// Always 0.
-    pub reserved: u16,
+    /// With [`SocketMark::ASKS`]: its own port in host byte order, once something was sent.
+    pub own_port: u16,
 }
 
 impl SocketMark {
@@ -202,6 +241,8 @@ impl SocketMark {
     pub const TOLD: u32 = 4;
     /// It has a peer: what is destroyed when its door shuts.
     pub const CONNECTED: u32 = 8;
+    /// It sends to the agent's resolver, and not to the DNS server whose address stands in `address` and `port`.
+    pub const ASKS: u32 = 16;
 }
 
 /// Key of map `CONNECTIONS`.
@@ -249,6 +290,9 @@ const _: () = {
     assert!(size_of::<Session>() == 8);
     assert!(size_of::<Scope>() == 24 + 8 * GRANTS && offset_of!(Scope, since) == 24);
     assert!(size_of::<Endpoint>() == 28 && offset_of!(Endpoint, address) == 12);
+    assert!(size_of::<NamedDoor>() == 16);
+    assert!(size_of::<AskerKey>() == 8);
+    assert!(size_of::<Asker>() == 8 + 8 * SCOPE_CHAIN && offset_of!(Asker, scopes) == 8);
     assert!(size_of::<Image>() == 24 && offset_of!(Image, dev) == 16);
     assert!(size_of::<ImageRule>() == 16);
     assert!(size_of::<Protected>() == 16);
@@ -260,8 +304,8 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Connection, ConnectionKey, Endpoint, Image, ImageRule, Protected, Scope, Session, SocketMark,
-        TaskMark,
+        Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NamedDoor, Protected, Scope,
+        Session, SocketMark, TaskMark,
     };
 
     macro_rules! pod {
@@ -274,11 +318,14 @@ mod pod {
     }
 
     pod!(
+        Asker,
+        AskerKey,
         Connection,
         ConnectionKey,
         Endpoint,
         Image,
         ImageRule,
+        NamedDoor,
         Protected,
         Scope,
         Session,

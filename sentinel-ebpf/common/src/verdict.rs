@@ -30,6 +30,8 @@ pub enum Verdict {
     Header = 16,
     /// Payload of the socket was refused before: none leaves any more.
     Poisoned = 17,
+    /// What was sent to port 53 would go to the agent's resolver, which isn't there.
+    NoResolver = 18,
 }
 
 impl Verdict {
@@ -48,6 +50,7 @@ impl Verdict {
             8 => Self::ForeignTask,
             16 => Self::Header,
             17 => Self::Poisoned,
+            18 => Self::NoResolver,
             _ => return None,
         })
     }
@@ -67,6 +70,7 @@ impl Verdict {
             Self::ForeignTask => "foreign_task",
             Self::Header => "header",
             Self::Poisoned => "poisoned",
+            Self::NoResolver => "no_resolver",
         }
     }
 }

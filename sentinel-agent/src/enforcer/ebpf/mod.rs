@@ -7,6 +7,8 @@ mod start;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,14 +16,15 @@ use std::time::Duration;
 use aya::maps::MapError;
 use sentinel_ebpf_common::{GRANTS, OWNED_BY_AGENT, Protected, Scope, Session, TaskMark};
 use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
-use sentinel_proto::SessionId;
 use sentinel_proto::examination::Examination;
+use sentinel_proto::{HostName, SessionId};
 
 use super::bound::{self, Bound};
 use super::connections::Connections;
 use super::hooks::Hooks;
 use super::loaded::{Loaded, forget};
-use super::maps::{EXISTING, Maps, Records};
+use super::maps::{Askers, EXISTING, Maps, Records};
+use super::named::ToldAddress;
 use super::{
     Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, identities, leftovers,
     mountinfo, places, probe, records,
@@ -107,6 +110,14 @@ impl EbpfEnforcer {
     pub fn let_connect(&mut self, socket: &OwnedFd) -> Result<(), EnforcerError> {
         let owners = &mut self.maps.owners;
         owners.map.insert(socket, OWNED_BY_AGENT, 0).map_err(owners.refused())
+    }
+
+    /// Those who ask the resolver, as the kernel side notes them.
+    ///
+    /// # Errors
+    /// The map can't be opened.
+    pub fn askers(&self) -> Result<Askers, EnforcerError> {
+        Askers::open(&self.places.pins)
     }
 
     /// How often the kernel left one of the programs out, since the start. Above 0, something forbidden may have run.
@@ -219,8 +230,13 @@ impl Enforcer for EbpfEnforcer {
         Ok(self.maps.cgroups.keys_where(|of| *of == session.0)?.first().copied())
     }
 
-    fn adopt_session(&mut self, session: SessionId, cgroup_id: u64) -> Result<(), EnforcerError> {
-        let loaded = Loaded::adopt(&self.maps, session, cgroup_id)?;
+    fn adopt_session(
+        &mut self,
+        session: SessionId,
+        cgroup_id: u64,
+        is_same_policy: bool,
+    ) -> Result<(), EnforcerError> {
+        let loaded = Loaded::adopt(&self.maps, session, cgroup_id, is_same_policy)?;
         self.sessions.insert(session, loaded);
         Ok(())
     }
@@ -349,6 +365,34 @@ impl Enforcer for EbpfEnforcer {
         loaded.unload(&mut self.maps)?;
         self.sessions.remove(&session);
         Ok(())
+    }
+
+    fn let_resolve(&mut self, port: Option<NonZeroU16>) -> Result<(), EnforcerError> {
+        let resolver = &mut self.maps.resolver;
+        let port = port.map_or(0, |port| u32::from(port.get()));
+        resolver.map.set(0, port, 0).map_err(resolver.refused())
+    }
+
+    fn open_name(
+        &mut self,
+        session: SessionId,
+        name: &HostName,
+        addresses: &[ToldAddress],
+    ) -> Result<(), EnforcerError> {
+        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
+        loaded.open_name(&mut self.maps, name, addresses)
+    }
+
+    fn sweep_names(&mut self) -> Result<(), EnforcerError> {
+        let mut swept = Ok(());
+        for loaded in self.sessions.values_mut() {
+            swept = loaded.sweep_names(&mut self.maps).and(swept);
+        }
+        swept
+    }
+
+    fn names_of(&self, session: SessionId, address: IpAddr) -> Vec<HostName> {
+        self.sessions.get(&session).map(|loaded| loaded.names_of(&address)).unwrap_or_default()
     }
 
     fn beat(&mut self, now: Duration) -> Result<(), EnforcerError> {

@@ -16,6 +16,7 @@ mod outwards;
 mod packets;
 mod preemption;
 mod processes;
+mod resolver;
 mod rings;
 mod sockets;
 mod stress;

@@ -74,7 +74,7 @@ fn what_a_dead_agent_left_is_taken_over_at_its_tier_and_never_was_off() {
     let adopted = EbpfEnforcer::adopt(&host.places).unwrap().expect("the same build can take it over");
     assert_eq!(adopted.enforcement().tier, host.tier);
     host.enforcer = Some(adopted);
-    host.enforcer().adopt_session(session.id, session.cgroup.id()).unwrap();
+    host.enforcer().adopt_session(session.id, session.cgroup.id(), true).unwrap();
     assert!(host.is_denied(&two, FALSE));
     assert!(host.comes_through(&three, TRUE));
 }

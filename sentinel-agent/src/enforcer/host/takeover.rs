@@ -61,7 +61,7 @@ fn an_agent_of_another_build_replaces_hook_by_hook_what_runs_and_nothing_gets_th
 
     assert_eq!(adopted.enforcement().tier, host.tier);
     host.enforcer = Some(adopted);
-    host.enforcer().adopt_session(session.id, session.cgroup.id()).unwrap();
+    host.enforcer().adopt_session(session.id, session.cgroup.id(), true).unwrap();
     host.enforcer().bind_cgroup(session.id, session.cgroup.path()).unwrap();
     let new = host.program_ids();
     assert!(new.is_disjoint(&old));
