@@ -13,6 +13,7 @@ pub mod enforcer;
 pub mod ids;
 pub mod intake;
 pub mod peer;
+pub mod resolver;
 pub mod server;
 pub mod session;
 pub mod watch;

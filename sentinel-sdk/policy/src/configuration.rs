@@ -1,10 +1,11 @@
-//! An agent's own configuration: what it demands of its host, and which cgroups it governs without having started what is in them.
+//! An agent's own configuration: what it demands of its host, which cgroups it governs without having started what is in them, and whom it asks for names.
 //!
 //! ```yaml
 //! minimum_tier: kill
 //! bind:
 //!   - {unit: web-agent.service, policy: web, user: web-agent}
 //!   - {cgroup: /batch/agents, policy: batch, user: batch, session: nightly}
+//! resolver: {upstreams: ['192.0.2.53', 'tls://192.0.2.54#dns.example'], timeout_seconds: 2}
 //! ```
 //!
 //! Invariant: as for a policy: a text in which anything was misunderstood configures nothing, and all problems are told at once.
@@ -19,7 +20,10 @@ use crate::problem::{Complaint, Findings, Problems, Warnings};
 use crate::quoted::Quoted;
 use crate::scalar::choice;
 use crate::shape::{Key, Keys, Needed, Shape, Text};
+use crate::upstreams::{RESOLVER_KEYS, resolver};
 use crate::{build, source};
+
+pub use crate::upstreams::{Resolver, Upstream};
 
 static CONFIGURATION: Document = Document { called: "the configuration", shape: Shape::Section(&KEYS) };
 
@@ -37,6 +41,11 @@ const KEYS: Keys = Keys {
                 of: &Shape::Section(&BINDING_KEYS),
                 example: "[{unit: web-agent.service, policy: web, user: web-agent}]",
             },
+        },
+        Key {
+            name: "resolver",
+            about: "How the names that sessions ask for are resolved.",
+            shape: Shape::Section(&RESOLVER_KEYS),
         },
     ],
     needed: Needed::Nothing,
@@ -121,6 +130,8 @@ pub struct Configuration {
     pub minimum_tier: Option<MinimumTier>,
     /// What is governed besides what operators start.
     pub bind: Vec<Binding>,
+    /// How the sessions' names are resolved.
+    pub resolver: Resolver,
 }
 
 /// Reads a configuration from a file's bytes. Render its problems against [`String::from_utf8_lossy`] of the bytes.
@@ -147,6 +158,9 @@ fn configuration(root: &Field<'_>, found: &mut Findings) -> Configuration {
     if let Some(field) = section.field("minimum_tier") {
         configuration.minimum_tier =
             choice(field, &[("kill", MinimumTier::Kill), ("lsm", MinimumTier::Lsm)], found);
+    }
+    if let Some(read) = section.field("resolver").and_then(|field| resolver(field, found)) {
+        configuration.resolver = read;
     }
     for field in section.field("bind").and_then(|field| field.items(found)).unwrap_or_default() {
         let Some(binding) = binding(&field, found) else { continue };

@@ -37,6 +37,7 @@ mod source;
 mod suggest;
 mod syntax;
 mod tree;
+mod upstreams;
 
 use sentinel_engine::Policy;
 

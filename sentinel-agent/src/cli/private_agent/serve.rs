@@ -76,7 +76,7 @@ fn try_serve(arguments: &PrivateAgentArguments) -> Result<ExitCode, PrivateAgent
             return Ok(ExitCode::from(78));
         }
     };
-    let configuration = Configuration { minimum_tier, bind: Vec::new() };
+    let configuration = Configuration { minimum_tier, ..Configuration::default() };
     let options = Options {
         configuration,
         policies_folder: None,

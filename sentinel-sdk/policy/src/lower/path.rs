@@ -27,6 +27,7 @@ pub(crate) enum PathKind {
     Cgroup,
     Executable,
     Folder,
+    Roots,
     Socket,
 }
 
@@ -36,6 +37,7 @@ impl PathKind {
             Self::Cgroup => "/batch/agents",
             Self::Executable => "/usr/bin/make",
             Self::Folder => "/home/app/.venv",
+            Self::Roots => "/etc/agent-sentinel/dns-roots.pem",
             Self::Socket => "/run/postgresql/.s.PGSQL.5432",
         }
     }
