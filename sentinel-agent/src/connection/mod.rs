@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::clock::since_boot;
 use crate::daemon::{LoadedPolicy, PoliciesError};
+use crate::driver::NameArrival;
 use crate::enforcer::Mark;
 use crate::intake::{Intake, Lane};
 use crate::peer::{Opener, Sender};
@@ -79,6 +80,8 @@ pub enum Arrival {
         /// When its mark was made: a later process with that pid is another.
         marked_at: Duration,
     },
+    /// The resolver asks or tells something.
+    Name(Box<NameArrival>),
     /// A session was killed a moment ago: are its processes gone?
     SessionKilled(SessionId),
     /// The policies were read anew.

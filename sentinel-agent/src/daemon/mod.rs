@@ -9,6 +9,7 @@ mod stop;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroU16;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,9 +24,10 @@ use tokio::task::LocalSet;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::connection::Door;
-use crate::driver::{BoundCgroup, Driver, DriverError, Setting, ToDisk};
+use crate::driver::{BoundCgroup, Driver, DriverError, NameGate, Setting, ToDisk};
 use crate::enforcer::{EbpfEnforcer, Enforcer as _, EnforcerError, Places, leftovers};
 use crate::intake::Intake;
+use crate::resolver::{self, ListenError, Listeners, Upstream, UpstreamError};
 use crate::server::{Server, listen_at};
 use crate::session::cgroup::SessionCgroup;
 use crate::watch;
@@ -100,6 +102,12 @@ pub enum DaemonError {
         #[source]
         source: io::Error,
     },
+    /// The agent's own DNS resolver can't listen.
+    #[error("the resolver can't start: {0}")]
+    Listen(#[from] ListenError),
+    /// Nor ask.
+    #[error("the resolver can't start: {0}")]
+    Upstream(#[from] UpstreamError),
     /// The system refused something else.
     #[error("cannot {what}: {source}")]
     System {
@@ -123,10 +131,11 @@ impl DaemonError {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::CannotEnforce(_) => 69,
-            Self::NoPolicy | Self::Configuration(_) => 78,
+            Self::NoPolicy | Self::Configuration(_) | Self::Upstream(_) => 78,
             Self::Instance(_)
             | Self::Ledger { .. }
             | Self::Socket { .. }
+            | Self::Listen(_)
             | Self::System { .. }
             | Self::Panicked(_)
             | Self::Driver(_) => 71,
@@ -294,8 +303,13 @@ fn enforce_and_serve(
         }
         listeners.push((door, path, listener));
     }
+    let upstream = Upstream::new(&options.configuration.resolver)?;
+    let questions = Listeners::bind(0)?;
+    enforcer.let_resolve(NonZeroU16::new(questions.port()))?;
+    let askers = enforcer.askers()?;
     LocalSet::new().block_on(&runtime, async {
         let intake = Rc::new(Intake::default());
+        let names = Rc::new(NameGate::new(Rc::clone(&intake), askers));
         let server = Server::new(Rc::clone(&intake));
         let stop = stop::asked(options.until_stdin_closes)
             .map_err(|source| DaemonError::System { what: "wait for signals", source })?;
@@ -306,6 +320,9 @@ fn enforce_and_serve(
                 watch::readable(listener).map_err(|source| DaemonError::Socket { path, source })?;
             tokio::task::spawn_local(Rc::clone(&server).accept(door, listener));
         }
+        // It ends with the runtime.
+        let _answering = resolver::start(questions, upstream, names)
+            .map_err(|source| DaemonError::System { what: "watch for questions", source })?;
         tracing::info!(runtime = %folders.runtime.display(), "ready");
         ready();
         let reports = watch::readable(reports).map_err(unwatched)?;

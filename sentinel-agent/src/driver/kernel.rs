@@ -48,6 +48,9 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         }
         self.drain_records();
         self.tell_dropped();
+        if let Err(error) = self.enforcer.sweep_names() {
+            tracing::error!(%error, "an address that hosts share may be open longer than one of them says");
+        }
         for repeats in self.denials.due(now) {
             self.tell_repeats(repeats);
         }
@@ -98,25 +101,34 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             tracing::warn!(session = %id, pid = record.tgid, "the kernel side reports on a session that is none");
             return;
         };
-        let attempt = records::describe(record, &self.circumstances(id, session, record));
-        let at = Duration::from_nanos(record.at);
-        if let Some(first) = self.denials.count(id, attempt.clone()) {
-            self.tell_first(id, first);
+        let mut around = self.circumstances(id, session, &record.scopes);
+        if records::is_relative(record) {
+            around.folders = working_folders(session);
         }
-        self.denials.remember(record.tgid, at, id, &attempt);
+        around.hosts = self.enforcer.names_of(id, records::address(record));
+        let attempt = records::describe(record, &around);
+        self.count_attempt(id, record.tgid, Duration::from_nanos(record.at), attempt);
     }
 
-    /// What a record is seen against: the actions in flight are those for whoever met it, for what was reported is taken
+    /// Counts what a process of a session was refused, and tells the first of its kind.
+    pub(super) fn count_attempt(&mut self, session: SessionId, pid: u32, at: Duration, attempt: Attempt) {
+        if let Some(first) = self.denials.count(session, attempt.clone()) {
+            self.tell_first(session, first);
+        }
+        self.denials.remember(pid, at, session, &attempt);
+    }
+
+    /// What a refusal is seen against: the actions in flight are those for whoever met it, for what was reported is taken
     /// before what an application says next.
-    fn circumstances<'a>(
+    pub(super) fn circumstances<'a>(
         &'a self,
         id: SessionId,
         session: &'a Session,
-        record: &KernelRecord,
+        scopes: &[u64],
     ) -> Circumstances<'a> {
         let state = self.authority.state();
         let mut in_flight = Vec::new();
-        for scope in record.scopes.iter().take_while(|scope| **scope != 0) {
+        for scope in scopes.iter().take_while(|scope| **scope != 0) {
             let of_scope = state.actions_of_scope(ScopeId(*scope)).filter(|(_, action)| action.session == id);
             let mut of_scope: Vec<_> =
                 of_scope.map(|(_, action)| (action.started, action.action.as_str())).collect();
@@ -131,7 +143,8 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             policy: &session.rules,
             in_flight,
             user: state.uid_of(id).and_then(|uid| session.user(uid)),
-            folders: if records::is_relative(record) { working_folders(session) } else { Vec::new() },
+            folders: Vec::new(),
+            hosts: Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@ mod effects;
 mod examination;
 mod identity;
 mod kernel;
+mod names;
 mod operators;
 mod policies;
 mod processes;
@@ -50,6 +51,7 @@ use approvals::Waiting;
 use bound::Bound;
 pub use bound::BoundCgroup;
 use examination::Examinations;
+pub use names::{NameArrival, NameGate};
 pub(crate) use operators::budgets_back;
 use processes::Process;
 use sessions::Session;
@@ -290,6 +292,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
                 self.on_launcher_gone(&connection);
             }
             Arrival::ProcessGone { pid, marked_at } => self.on_process_gone(pid, marked_at),
+            Arrival::Name(arrival) => self.on_name(*arrival),
             Arrival::SessionKilled(session) => self.on_session_killed(session),
             Arrival::PoliciesRead { read, asked } => self.on_policies_read(read, asked),
         }

@@ -188,7 +188,7 @@ impl Askers {
     }
 
     /// Who asks from this own end; none: nobody in a session.
-    pub(super) fn find(&self, key: &AskerKey) -> Result<Option<Asker>, EnforcerError> {
+    pub(crate) fn find(&self, key: &AskerKey) -> Result<Option<Asker>, EnforcerError> {
         self.0.find(key)
     }
 }

@@ -16,8 +16,8 @@ use sentinel_ebpf_common::record::{
     OPERATION_URING, OPERATION_WRITE,
 };
 use sentinel_ebpf_common::verdict::Verdict;
-use sentinel_engine::{Attempt, Policy};
-use sentinel_proto::is_visible;
+use sentinel_engine::{Attempt, Mode, Policy};
+use sentinel_proto::{HostName, is_visible};
 
 use super::suggestion::{self, Entry, Executable};
 use super::{KernelRecord, Writer, images};
@@ -42,6 +42,49 @@ pub struct Circumstances<'a> {
     pub user: Option<&'a Writer>,
     /// Folders that a relative path may have begun in.
     pub folders: Vec<PathBuf>,
+    /// The names that the session was told the address for, those that hold first.
+    pub hosts: Vec<HostName>,
+}
+
+/// A name that was not resolved.
+#[derive(Clone, Copy, Debug)]
+pub struct NameRefused<'a> {
+    /// It, or what was asked for in its place.
+    pub target: &'a str,
+    /// Why: `no_rule`, `door_closed`, `private_address`, `limited` or `no_host_name`.
+    pub verdict: &'a str,
+    /// The grants that list it.
+    pub bits: u64,
+    /// Whether it is its addresses that no rule allows.
+    pub private: bool,
+}
+
+/// A name that was not resolved, like [`describe`].
+#[must_use]
+pub fn describe_name(refused: &NameRefused<'_>, pid: u32, around: &Circumstances<'_>) -> Attempt {
+    let entry = match (refused.verdict, refused.private) {
+        ("no_rule" | "door_closed", _) => Some(Entry::Host(refused.target.to_owned())),
+        _ => None,
+    };
+    let audits = around.policy.mode == Mode::Audit;
+    let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Attempt {
+        operation: "resolve".to_owned(),
+        target: printable(refused.target),
+        verdict: refused.verdict.to_owned(),
+        fate: if audits { "recorded" } else { "refused" }.to_owned(),
+        process: printable(String::from_utf8_lossy(&comm).trim_end()),
+        pid,
+        would_allow: entry.map(|entry| name_would_allow(refused.bits, around, &entry)),
+    }
+}
+
+fn name_would_allow(bits: u64, around: &Circumstances<'_>, entry: &Entry) -> String {
+    if bits & BASELINE != 0 {
+        return suggestion::keep_when_exhausted();
+    }
+    let opened_by = suggestion::actions_that_open(around.policy, bits);
+    suggestion::allow(entry, &around.in_flight, &opened_by)
 }
 
 /// Whether a record's path depends on the folder of whoever gave it.
@@ -56,14 +99,14 @@ pub fn is_relative(record: &KernelRecord) -> bool {
 pub fn describe(record: &KernelRecord, around: &Circumstances<'_>) -> Attempt {
     let verdict = Verdict::from_number(record.verdict);
     let (operation, target, entry) = match record.operation {
-        OPERATION_CONNECT => ("connect", network_target(record), network_entry(record)),
-        OPERATION_SENDMSG => ("sendmsg", network_target(record), network_entry(record)),
+        OPERATION_CONNECT => ("connect", host_target(record, around), host_entry(record, around)),
+        OPERATION_SENDMSG => ("sendmsg", host_target(record, around), host_entry(record, around)),
         OPERATION_SOCKET => {
             let KernelRecord { family, port: kind, protocol, .. } = record;
             ("socket", format!("family {family} type {kind} protocol {protocol}"), None)
         }
         OPERATION_EXEC | OPERATION_EXEC_REFUSED => ("exec", exec_target(record), exec_entry(record, around)),
-        OPERATION_EGRESS => ("egress", packet_target(record), network_entry(record)),
+        OPERATION_EGRESS => ("egress", packet_target(record), host_entry(record, around)),
         OPERATION_BIND => ("bind", network_target(record), listen_entry(record)),
         OPERATION_INBOUND => ("inbound", packet_target(record), listen_entry(record)),
         OPERATION_FORK => ("fork", "a child whose mark could not be stored".to_owned(), None),
@@ -149,7 +192,9 @@ fn would_allow(record: &KernelRecord, around: &Circumstances<'_>, entry: &Entry)
     Some(suggestion::allow(entry, &around.in_flight, &opened_by))
 }
 
-fn address(record: &KernelRecord) -> IpAddr {
+/// The address that a record is about.
+#[must_use]
+pub fn address(record: &KernelRecord) -> IpAddr {
     Ipv6Addr::from(record.address).to_canonical()
 }
 
@@ -174,8 +219,25 @@ fn network_target(record: &KernelRecord) -> String {
     }
 }
 
-fn network_entry(record: &KernelRecord) -> Option<Entry> {
-    endpoint(record).map(Entry::Network)
+/// As [`network_target`], with the hosts that the address was told for.
+fn host_target(record: &KernelRecord, around: &Circumstances<'_>) -> String {
+    let target = network_target(record);
+    match around.hosts.as_slice() {
+        [] => target,
+        [host] => format!("{target} ({host})"),
+        hosts => {
+            let hosts: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+            format!("{target} (one address of {})", hosts.join(" and "))
+        }
+    }
+}
+
+/// The host, where the session had asked for it by name; else the address.
+fn host_entry(record: &KernelRecord, around: &Circumstances<'_>) -> Option<Entry> {
+    let endpoint = endpoint(record)?;
+    let Some(host) = around.hosts.first() else { return Some(Entry::Network(endpoint)) };
+    let suffix = if record.protocol == 17 { "/udp" } else { "" };
+    Some(Entry::Network(format!("{host}:{}{suffix}", record.port)))
 }
 
 fn listen_entry(record: &KernelRecord) -> Option<Entry> {
@@ -286,7 +348,7 @@ mod tests {
     }
 
     fn against(policy: &Policy) -> Circumstances<'_> {
-        Circumstances { policy, in_flight: Vec::new(), user: None, folders: Vec::new() }
+        Circumstances { policy, in_flight: Vec::new(), user: None, folders: Vec::new(), hosts: Vec::new() }
     }
 
     /// Under a policy that says nothing.

@@ -21,6 +21,8 @@ const INTERPRETERS: &[&str] = &[
 pub(super) enum Entry {
     /// An endpoint, as a policy writes it.
     Network(String),
+    /// A host whose port isn't known.
+    Host(String),
     /// An own address, as a policy writes it.
     Listen(String),
     /// A file.
@@ -43,6 +45,9 @@ impl Entry {
     fn item(&self) -> (String, Option<String>) {
         match self {
             Self::Network(endpoint) | Self::Listen(endpoint) => (quoted(endpoint), None),
+            Self::Host(host) => {
+                (quoted(&format!("{host}:443")), Some("or another port that it is needed at".to_owned()))
+            }
             Self::Exec(Executable { path, script, is_changeable }) => {
                 let mut notes = Vec::new();
                 if *is_changeable {
@@ -67,7 +72,7 @@ impl Entry {
     /// The keys above the baseline's list.
     fn in_baseline(&self) -> [String; 3] {
         let [section, list] = match self {
-            Self::Network(_) => ["network", "allow"],
+            Self::Network(_) | Self::Host(_) => ["network", "allow"],
             Self::Listen(_) => ["network", "listen"],
             Self::Exec(_) => ["exec", "allow"],
         };
@@ -77,7 +82,7 @@ impl Entry {
     /// The keys above an action's list.
     fn in_action(&self, action: &str) -> [String; 4] {
         let list = match self {
-            Self::Network(_) => "network",
+            Self::Network(_) | Self::Host(_) => "network",
             Self::Listen(_) => "listen",
             Self::Exec(_) => "exec",
         };

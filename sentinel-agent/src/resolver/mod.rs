@@ -5,6 +5,7 @@
 //! - an application learns an address only after the gate has opened its door;
 //! - a session that floods, an upstream that hangs and bytes that mean nothing delay nobody else, and the memory they take is bounded.
 
+mod addresses;
 mod listen;
 mod upstream;
 
@@ -16,6 +17,12 @@ use tokio::task::JoinHandle;
 
 pub use listen::{ListenError, Listeners};
 pub use upstream::{Upstream, UpstreamError};
+
+/// Whether a name's rule has to allow private addresses for this one to be told.
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    !addresses::is_allowed(address, false)
+}
 
 /// How a question came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -69,14 +69,13 @@ fn try_serve(arguments: &PrivateAgentArguments) -> Result<ExitCode, PrivateAgent
     let runtime = instance_folder(&arguments.runtime, pid);
     make_folder(&runtime, 0o700)?;
     // What the host has to enforce holds for every agent; what is bound is the shared one's.
-    let minimum_tier = match daemon::load_configuration(None) {
-        Ok((configuration, _warnings)) => configuration.minimum_tier,
+    let configuration = match daemon::load_configuration(None) {
+        Ok((configuration, _warnings)) => Configuration { bind: Vec::new(), ..configuration },
         Err(error) => {
             let _closed = writeln!(io::stderr(), "sentinel: {error}");
             return Ok(ExitCode::from(78));
         }
     };
-    let configuration = Configuration { minimum_tier, ..Configuration::default() };
     let options = Options {
         configuration,
         policies_folder: None,

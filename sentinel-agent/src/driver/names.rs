@@ -1,0 +1,291 @@
+//! Which names a session may ask for, and the doors that their addresses become.
+//!
+//! Invariant: a name is asked upstream only where an entry of the session's policy lists it that is open to whoever asks, now; and an address is told
+//! only after its door is open. What is refused is told like what the kernel side refuses.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use sentinel_authority::Log;
+use sentinel_ebpf_common::AskerKey;
+use sentinel_engine::{GrantSet, Mode, NamePattern, ScopeId};
+use sentinel_proto::{HostName, SessionId};
+use tokio::sync::oneshot;
+
+use super::Driver;
+use super::sessions::Session;
+use crate::clock::{Clock, since_boot};
+use crate::connection::Arrival;
+use crate::enforcer::records::{self, NameRefused};
+use crate::enforcer::{Askers, Enforcer, ToldAddress};
+use crate::intake::{Intake, Lane};
+use crate::resolver::{
+    About, Admission, Answer, Asker, Event, Gate, Question, Refusal, Ticket, Transport, is_private,
+};
+
+/// A door stays open at least so long after its address was told: programs try a name's addresses one after the other, and connect again.
+const LEAST_OPEN: Duration = Duration::from_secs(60);
+
+/// Who asks, as the kernel side noted it.
+#[derive(Clone, Copy, Debug)]
+pub struct AskingProcess {
+    /// Its session.
+    pub session: SessionId,
+    /// Its pid.
+    pub pid: u32,
+    /// Its scopes, nearest first; 0 is none.
+    pub scopes: [u64; 4],
+}
+
+/// What the resolver has for the driver.
+#[derive(Debug)]
+pub enum NameArrival {
+    /// May this be asked?
+    Asked {
+        /// By whom.
+        by: AskingProcess,
+        /// What.
+        question: Question,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Admission>,
+    },
+    /// Addresses came for a name: their doors are to be opened.
+    Answered {
+        /// Under which ticket.
+        ticket: Ticket,
+        /// For which name.
+        name: HostName,
+        /// Which.
+        answers: Vec<Answer>,
+        /// Where those go that may be told.
+        reply: oneshot::Sender<Result<Vec<Answer>, Refusal>>,
+    },
+    /// Something was refused by the resolver itself.
+    Told {
+        /// To whom; none where only the session is known.
+        by: AskingProcess,
+        /// Which name, or what was sent instead of one.
+        target: String,
+        /// What.
+        event: Event,
+    },
+}
+
+/// The resolver's way to the driver.
+#[derive(Debug)]
+pub struct NameGate {
+    intake: Rc<Intake<Arrival>>,
+    askers: Askers,
+}
+
+impl NameGate {
+    /// To the driver that takes from this intake.
+    #[must_use]
+    pub const fn new(intake: Rc<Intake<Arrival>>, askers: Askers) -> Self {
+        Self { intake, askers }
+    }
+
+    fn process(&self, asker: Asker) -> Result<Option<AskingProcess>, String> {
+        let key = AskerKey {
+            protocol: match asker.protocol {
+                Transport::Udp => 17,
+                Transport::Tcp => 6,
+            },
+            port: asker.source.port(),
+            family: if asker.source.is_ipv4() { 4 } else { 6 },
+        };
+        let found = self.askers.find(&key).map_err(|error| error.to_string())?;
+        Ok(found.map(|found| AskingProcess {
+            session: SessionId(found.session),
+            pid: found.tgid,
+            scopes: found.scopes,
+        }))
+    }
+
+    fn push(&self, session: SessionId, arrival: NameArrival) {
+        self.intake.push(Lane::Session(session), Arrival::Name(Box::new(arrival)));
+    }
+}
+
+impl Gate for NameGate {
+    async fn ask(&self, asker: Asker, question: &Question) -> Admission {
+        let by = match self.process(asker) {
+            Ok(Some(by)) => by,
+            Ok(None) => return Admission::Refused(Refusal::NotInSession),
+            Err(cause) => return Admission::Refused(Refusal::Unavailable(cause)),
+        };
+        let (reply, answer) = oneshot::channel();
+        self.push(by.session, NameArrival::Asked { by, question: question.clone(), reply });
+        answer.await.unwrap_or_else(|_gone| Admission::Refused(stopping()))
+    }
+
+    async fn open(
+        &self,
+        ticket: &Ticket,
+        question: &Question,
+        answers: Vec<Answer>,
+    ) -> Result<Vec<Answer>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let name = question.name.clone();
+        self.push(ticket.session, NameArrival::Answered { ticket: *ticket, name, answers, reply });
+        answer.await.unwrap_or_else(|_gone| Err(stopping()))
+    }
+
+    fn tell(&self, about: About<'_>, event: Event) {
+        if let Event::UpstreamFailed(cause) = &event {
+            let name = about.name.map(HostName::as_str).unwrap_or_default();
+            return tracing::warn!(name, cause, "a name is not resolved");
+        }
+        let known = about.asker.and_then(|asker| self.process(asker).ok().flatten());
+        let of_ticket =
+            about.ticket.map(|ticket| AskingProcess { session: ticket.session, pid: 0, scopes: [0; 4] });
+        let Some(by) = known.or(of_ticket) else { return };
+        let target = match (&event, about.name) {
+            (Event::NoHostName(text), _) => text.clone(),
+            (_, name) => name.map(ToString::to_string).unwrap_or_default(),
+        };
+        self.push(by.session, NameArrival::Told { by, target, event });
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::Unavailable("the agent is stopping".to_owned())
+}
+
+/// What a policy says of a name, of what is open.
+#[derive(Debug, Default)]
+struct Listed {
+    /// The grants that list it.
+    bits: u64,
+    /// Whether one of those that are open allows private addresses.
+    allow_private: bool,
+    /// Whether one lists it by itself.
+    by_itself: bool,
+}
+
+impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
+    pub(super) fn on_name(&mut self, arrival: NameArrival) {
+        match arrival {
+            NameArrival::Asked { by, question, reply } => {
+                // Who asked may be gone.
+                let _gone = reply.send(self.admit(&by, &question.name));
+            }
+            NameArrival::Answered { ticket, name, answers, reply } => {
+                let _gone = reply.send(self.open_doors(&ticket, &name, answers));
+            }
+            NameArrival::Told { by, target, event } => self.tell_name(&by, target, &event),
+        }
+    }
+
+    /// Decides whether a process may ask for a name.
+    fn admit(&mut self, by: &AskingProcess, name: &HostName) -> Admission {
+        let Some(session) = self.sessions.get(&by.session).filter(|session| session.ending.is_none()) else {
+            return Admission::Refused(Refusal::NotInSession);
+        };
+        let open = self.open_to(session, by);
+        let listed = listed(session, name, open);
+        let audits = session.rules.mode == Mode::Audit;
+        let ticket = Ticket {
+            session: by.session,
+            allow_private: listed.allow_private || audits,
+            is_wildcard: !listed.by_itself,
+            grants: listed.bits,
+            generation: 0,
+        };
+        if listed.bits & open.0 != 0 {
+            return Admission::Admitted(ticket);
+        }
+        let refusal = if listed.bits == 0 { Refusal::Unlisted } else { Refusal::Closed };
+        let verdict = if listed.bits == 0 { "no_rule" } else { "door_closed" };
+        self.refuse_name(
+            by,
+            &NameRefused { target: name.as_str(), verdict, bits: listed.bits, private: false },
+        );
+        if audits { Admission::Admitted(ticket) } else { Admission::Refused(refusal) }
+    }
+
+    /// What is open to a process: the baseline, and what actions of its scopes have opened.
+    fn open_to(&self, session: &Session, by: &AskingProcess) -> GrantSet {
+        let baseline = if session.baseline == Some(false) { GrantSet::EMPTY } else { GrantSet::BASELINE };
+        let state = self.authority.state();
+        let scopes = by.scopes.iter().take_while(|scope| **scope != 0);
+        let actions = scopes.flat_map(|scope| state.actions_of_scope(ScopeId(*scope)));
+        let of_session = actions.filter(|(_, action)| action.session == by.session);
+        of_session.fold(baseline, |open, (_, action)| open.union(action.grants))
+    }
+
+    fn open_doors(
+        &mut self,
+        ticket: &Ticket,
+        name: &HostName,
+        answers: Vec<Answer>,
+    ) -> Result<Vec<Answer>, Refusal> {
+        if !self.sessions.contains_key(&ticket.session) {
+            return Err(Refusal::NotInSession);
+        }
+        let now = since_boot();
+        let told: Vec<ToldAddress> = answers
+            .iter()
+            .map(|answer| {
+                let open = Duration::from_secs(answer.seconds.into()).max(LEAST_OPEN);
+                let until = now.saturating_add(open).as_nanos();
+                ToldAddress {
+                    address: answer.address,
+                    is_private: is_private(answer.address),
+                    until: u64::try_from(until).unwrap_or(u64::MAX),
+                }
+            })
+            .collect();
+        match self.enforcer.open_name(ticket.session, name, &told) {
+            Ok(()) => Ok(answers),
+            Err(error) => {
+                tracing::error!(session = %ticket.session, %name, %error, "a name is not answered: its doors could not be opened");
+                Err(Refusal::Unavailable(error.to_string()))
+            }
+        }
+    }
+
+    /// Tells of what the resolver refused.
+    fn tell_name(&mut self, by: &AskingProcess, target: String, event: &Event) {
+        let (target, verdict, private) = match event {
+            Event::Rebinding(addresses) => {
+                (format!("{target} as {}", shown(addresses)), "private_address", true)
+            }
+            Event::Limited(_) => (target, "limited", false),
+            Event::NoHostName(_) => (target, "no_host_name", false),
+            // Told where it came.
+            Event::UpstreamFailed(_) => return,
+        };
+        self.refuse_name(by, &NameRefused { target: &target, verdict, bits: 0, private });
+    }
+
+    fn refuse_name(&mut self, by: &AskingProcess, refused: &NameRefused<'_>) {
+        let Some(session) = self.sessions.get(&by.session) else { return };
+        let around = self.circumstances(by.session, session, &by.scopes);
+        let attempt = records::describe_name(refused, by.pid, &around);
+        self.count_attempt(by.session, by.pid, since_boot(), attempt);
+    }
+}
+
+fn listed(session: &Session, name: &HostName, open: GrantSet) -> Listed {
+    let mut listed = Listed::default();
+    for (index, grant) in session.rules.grants.iter().enumerate() {
+        let bit = GrantSet::of(index).0;
+        for rule in grant.names.iter().filter(|rule| rule.name.matches(name)) {
+            listed.bits |= bit;
+            listed.allow_private |= rule.allow_private && bit & open.0 != 0;
+            listed.by_itself |= matches!(rule.name, NamePattern::Exactly(_));
+        }
+    }
+    listed
+}
+
+fn shown(addresses: &[IpAddr]) -> String {
+    const MOST: usize = 4;
+    let mut shown: Vec<String> = addresses.iter().take(MOST).map(ToString::to_string).collect();
+    if addresses.len() > MOST {
+        shown.push("more".to_owned());
+    }
+    shown.join(", ")
+}
