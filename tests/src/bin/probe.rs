@@ -1,6 +1,7 @@
 //! What a governed program may try, as a little language: each argument is one step, each step prints one line.
 //!
 //! `connect=ADDR:PORT` `udp=ADDR:PORT` `socket=FAMILY,TYPE,PROTOCOL` `exec=PATH` · attempts; print `… ok` or `… ERRNO`
+//! `resolve=NAME` · prints the addresses that the C library finds, or `fails` · `reach=NAME:PORT` · finds one, and connects
 //! `hold=ADDR:PORT` `write=TEXT` `read` · connects and keeps the connection, writes to it, waits a tenth of a second for something of it
 //! `begin=ACTION[,COST]` `end` `fail` `forget` · a guarded action: starts, succeeds, fails, is dropped without a word
 //! `fork` … `join` · the steps between run in a child, which is waited for; `setsid` … `join` in a grandchild of its own session
@@ -14,7 +15,7 @@
 
 use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -126,6 +127,19 @@ fn block<'steps>(steps: &'steps [String], closing: &str) -> (&'steps [String], &
 
 fn attempt(step: &str, verb: &str, value: &str) {
     let result = match verb {
+        "resolve" => match (value, 0).to_socket_addrs() {
+            Ok(found) => {
+                let mut found: Vec<String> = found.map(|found| found.ip().to_string()).collect();
+                found.sort();
+                found.dedup();
+                return say(&format!("{step} {}", found.join(" ")));
+            }
+            Err(_its_text_is_the_c_librarys) => return say(&format!("{step} fails")),
+        },
+        "reach" => match value.to_socket_addrs().map(|mut found| found.next()) {
+            Ok(Some(found)) => TcpStream::connect_timeout(&found, Duration::from_secs(3)).map(drop),
+            Ok(None) | Err(_) => return say(&format!("{step} fails")),
+        },
         "connect" => TcpStream::connect_timeout(&address(value), Duration::from_secs(3)).map(drop),
         "hold" => TcpStream::connect_timeout(&address(value), Duration::from_secs(3))
             .map(|stream| HELD.with(|held| held.replace(Some(stream))))
