@@ -41,7 +41,7 @@ mod upstreams;
 
 use sentinel_engine::Policy;
 
-pub use lower::network_entry;
+pub use lower::{name_entry, network_entry};
 pub use problem::{Problem, Problems, Warnings};
 pub use schema::json_schema;
 

@@ -6,6 +6,7 @@ use sentinel_engine::{Mode, OnExhausted, Policy};
 
 use crate::doubts::Mentions;
 use crate::field::Field;
+use crate::lower::network::Destinations;
 use crate::lower::path::{PathKind, absolute, path_shape};
 use crate::lower::{exec, network};
 use crate::problem::{Complaint, Findings};
@@ -45,12 +46,8 @@ const KEYS: Keys = Keys {
 
 const NETWORK_KEYS: Keys = Keys {
     known: &[
-        Key {
-            name: "allow",
-            about: "Endpoints as `ADDRESS[/PREFIX]:PORT[/tcp|udp]`, IPv6 addresses in brackets, `*` for any port.",
-            shape: network::SHAPE,
-        },
-        Key { name: "listen", about: network::ABOUT_LISTEN, shape: network::SHAPE },
+        Key { name: "allow", about: network::ABOUT, shape: network::SHAPE },
+        Key { name: "listen", about: network::ABOUT_LISTEN, shape: network::LISTEN },
     ],
     needed: Needed::Nothing,
     later: &[],
@@ -106,7 +103,8 @@ pub(super) fn read(field: &Field<'_>, policy: &mut Policy, mentions: &mut Mentio
     mentions.enter_baseline();
     if let Some(section) = section.field("network").and_then(|field| field.section(found)) {
         if let Some(field) = section.field("allow") {
-            baseline.network = network::read(field, mentions, found);
+            let Destinations { network, names } = network::read(field, mentions, found);
+            (baseline.network, baseline.names) = (network, names);
         }
         if let Some(field) = section.field("listen") {
             baseline.listen = network::read_listen(field, found);

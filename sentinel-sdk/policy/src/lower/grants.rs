@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use sentinel_engine::{Cidr, Grant, MAX_GRANTS, NetworkRule, Protocol};
+use sentinel_engine::{Cidr, Grant, MAX_GRANTS, NamePattern, NetworkRule, Protocol};
 
 use crate::doubts::Mentions;
 use crate::field::Field;
+use crate::lower::network::Destinations;
 use crate::lower::{exec, network};
 use crate::problem::{Complaint, Findings};
 use crate::scalar::truth;
@@ -19,8 +20,8 @@ pub(super) const SHAPE: Shape = Shape::Section(&KEYS);
 
 const KEYS: Keys = Keys {
     known: &[
-        Key { name: "network", about: "Endpoints that may be connected to.", shape: network::SHAPE },
-        Key { name: "listen", about: network::ABOUT_LISTEN, shape: network::SHAPE },
+        Key { name: "network", about: network::ABOUT, shape: network::SHAPE },
+        Key { name: "listen", about: network::ABOUT_LISTEN, shape: network::LISTEN },
         Key {
             name: "keep_alive",
             about: "`true`: connections outlive the action, for the next one with equal grants of the same process to use. Nothing leaves by them in between.",
@@ -34,8 +35,10 @@ const KEYS: Keys = Keys {
 };
 
 /// What a grant opens, without order and lines.
-type Doors = (Endpoints, BTreeSet<(PathBuf, bool)>, Endpoints, bool);
+type Doors = (Endpoints, Names, BTreeSet<(PathBuf, bool)>, Endpoints, bool);
 type Endpoints = BTreeSet<(Protocol, Cidr, Option<u16>)>;
+/// Each with whether it may stand for a private address.
+type Names = BTreeSet<(Protocol, NamePattern, Option<u16>, bool)>;
 
 /// The grants so far.
 pub(super) struct Grants {
@@ -69,15 +72,17 @@ impl Grants {
         if found.problem_count() > problems_before {
             return None;
         }
+        let Destinations { network, names } = network.unwrap_or_default();
         let mut grant = Grant {
-            network: network.unwrap_or_default(),
-            names: Vec::new(),
+            network,
+            names,
             exec: exec.unwrap_or_default(),
             listen: listen.unwrap_or_default(),
             keep_alive: false,
         };
         if let Some((Some(true), field)) = keep_alive {
-            grant.keep_alive = !grant.network.is_empty() || !grant.listen.is_empty();
+            grant.keep_alive =
+                !(grant.network.is_empty() && grant.names.is_empty() && grant.listen.is_empty());
             if !grant.keep_alive {
                 let complaint = Complaint::new(
                     "without `network` or `listen` there is no connection to keep alive",
@@ -98,6 +103,11 @@ impl Grants {
         };
         let doors: Doors = (
             endpoints(&grant.network),
+            grant
+                .names
+                .iter()
+                .map(|rule| (rule.protocol, rule.name.clone(), rule.port, rule.allow_private))
+                .collect(),
             grant.exec.iter().map(|rule| (rule.path.clone(), rule.writable_accepted)).collect(),
             endpoints(&grant.listen),
             grant.keep_alive,

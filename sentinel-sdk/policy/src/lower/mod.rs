@@ -27,7 +27,7 @@ use crate::scalar;
 use crate::shape::{Key, Keys, Needed, Shape};
 use crate::tree::{Node, Value};
 
-pub use network::network_entry;
+pub use network::{name_entry, network_entry};
 
 /// What a policy is.
 pub(crate) static POLICY: Document = Document { called: "a policy", shape: Shape::Section(&KEYS) };

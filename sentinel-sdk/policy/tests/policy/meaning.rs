@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use sentinel_engine::{Approver, CountLimits, MAX_GRANTS, Now, Policy, TimeZone};
-use sentinel_policy::parse;
+use sentinel_engine::{Approver, CountLimits, MAX_GRANTS, NamePattern, Now, Policy, TimeZone};
+use sentinel_policy::{name_entry, parse};
+use sentinel_proto::HostName;
 
 fn policy(text: &str) -> Policy {
     parse(text).unwrap_or_else(|problems| panic!("{}", problems.render("test.yaml", text))).policy
@@ -72,6 +73,50 @@ fn equal_grants_share_a_number_whatever_their_order_and_different_ones_dont() {
     assert_eq!(grant("four"), Some(3));
     assert_eq!(grant("five"), Some(4));
     assert_eq!(policy.grants.len(), 5);
+}
+
+#[test]
+fn names_stand_beside_addresses_each_with_its_line() {
+    let policy = policy(
+        "enforcement:\n  network:\n    allow:\n      - api.example.org:443\n      - 192.0.2.1:443\n      - '*.internal.example:53/udp'\n      - host: db.internal.example:5432\n        allow_private: true\n      - {host: 'api.example.org:*', allow_private: false}\n",
+    );
+    assert!(policy.has_names());
+    let [baseline] = policy.grants.as_slice() else { panic!("{:?}", policy.grants) };
+    assert_eq!(baseline.network.iter().map(|rule| rule.line).collect::<Vec<_>>(), [5]);
+    let names = baseline.names.iter().map(|rule| (name_entry(rule), rule.allow_private, rule.line));
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        [
+            ("api.example.org:443/tcp".to_owned(), false, 4),
+            ("*.internal.example:53/udp".to_owned(), false, 6),
+            ("db.internal.example:5432/tcp".to_owned(), true, 7),
+            ("api.example.org:*/tcp".to_owned(), false, 9),
+        ]
+    );
+    let host = |text: &str| HostName::parse(text).unwrap();
+    let Some(wildcard) = baseline.names.get(1) else { panic!("{:?}", baseline.names) };
+    assert_eq!(wildcard.name, NamePattern::OneBelow(host("internal.example")));
+    assert!(wildcard.name.matches(&host("dns.internal.example")));
+    assert!(!wildcard.name.matches(&host("internal.example")));
+}
+
+#[test]
+fn a_policy_without_names_has_none() {
+    assert!(!policy("enforcement: {network: {allow: ['192.0.2.1:443']}}").has_names());
+    assert!(policy("actions: {a: {grants: {network: ['api.example.org:443']}}}").has_names());
+}
+
+#[test]
+fn grants_of_names_share_a_number_only_where_they_open_the_same() {
+    let policy = policy(
+        "actions:\n  one: {grants: {network: ['a.example.org:443', 'b.example.org:443/tcp']}}\n  two: {grants: {network: ['b.example.org:443', {host: 'a.example.org:443', allow_private: false}]}}\n  three: {grants: {network: ['a.example.org:443']}}\n  four: {grants: {network: [{host: 'a.example.org:443', allow_private: true}]}}\n  five: {grants: {network: ['*.example.org:443']}}\n  six: {grants: {network: ['a.example.org:443/udp']}}\n  seven: {grants: {network: ['a.example.org:443'], keep_alive: true}}\n",
+    );
+    let grant = |name: &str| policy.actions.get(name).unwrap().grant;
+    assert_eq!((grant("one"), grant("two")), (Some(1), Some(1)));
+    let others: Vec<_> = ["three", "five", "four", "six", "seven"].map(|name| grant(name).unwrap()).into();
+    assert_eq!(others.iter().collect::<std::collections::BTreeSet<_>>().len(), 5, "{others:?}");
+    let kept = policy.grants.get(grant("seven").unwrap()).unwrap();
+    assert!(kept.keep_alive, "a name is an endpoint");
 }
 
 #[test]

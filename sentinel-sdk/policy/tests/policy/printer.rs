@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use sentinel_engine::{
-    Approvals, Approver, CountLimits, ExecRule, Grant, Hours, Mode, NetworkRule, OnExhausted, Policy,
+    Approvals, Approver, CountLimits, ExecRule, Grant, Hours, Mode, NameRule, NetworkRule, OnExhausted,
+    Policy,
 };
-use sentinel_policy::network_entry;
+use sentinel_policy::{name_entry, network_entry};
 
 /// The policy's text. Every key is there whose absence would mean something else.
 pub(crate) fn yaml(policy: &Policy) -> String {
@@ -53,8 +54,8 @@ pub(crate) fn yaml(policy: &Policy) -> String {
         let grant = rule.grant.map_or_else(Grant::default, |index| policy.grants.get(index).unwrap().clone());
         let tags = joined(rule.tags.iter().map(|tag| quoted(tag.as_str())));
         let (name, cost, seconds) = (quoted(name.as_str()), rule.cost_floor, rule.max_seconds);
-        let (listen, keep) = (network(&grant.listen), grant.keep_alive);
-        let (network, exec) = (network(&grant.network), exec(&grant.exec));
+        let (listen, keep) = (listen(&grant.listen), grant.keep_alive);
+        let (network, exec) = (network(&grant), exec(&grant.exec));
         let mut more = counts(&rule.limits);
         if let Some(risk) = &rule.risk {
             write!(more, "risk_level: {}, ", quoted(risk.as_str())).unwrap();
@@ -80,7 +81,7 @@ pub(crate) fn yaml(policy: &Policy) -> String {
     let paths =
         |paths: &[std::path::PathBuf]| joined(paths.iter().map(|path| quoted(path.to_str().unwrap())));
     writeln!(out, "}}\nenforcement:\n  mode: {mode}\n  on_exhausted: {on_exhausted}").unwrap();
-    let (allow, listen) = (network(&baseline.network), network(&baseline.listen));
+    let (allow, listen) = (network(baseline), listen(&baseline.listen));
     writeln!(out, "  network: {{allow: {allow}, listen: {listen}}}").unwrap();
     writeln!(
         out,
@@ -122,6 +123,7 @@ pub(crate) fn without_lines(mut policy: Policy) -> Policy {
     actions.values_mut().for_each(|rule| rule.line = 0);
     for grant in grants {
         grant.network.iter_mut().chain(&mut grant.listen).for_each(|rule| rule.line = 0);
+        grant.names.iter_mut().for_each(|rule| rule.line = 0);
         grant.exec.iter_mut().for_each(|rule| rule.line = 0);
     }
     policy
@@ -174,7 +176,16 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn network(rules: &[NetworkRule]) -> String {
+fn network(grant: &Grant) -> String {
+    let name = |rule: &NameRule| {
+        let host = quoted(&name_entry(rule));
+        if rule.allow_private { format!("{{host: {host}, allow_private: true}}") } else { host }
+    };
+    let addresses = grant.network.iter().map(|rule| quoted(&network_entry(rule)));
+    format!("[{}]", joined(addresses.chain(grant.names.iter().map(name))))
+}
+
+fn listen(rules: &[NetworkRule]) -> String {
     format!("[{}]", joined(rules.iter().map(|rule| quoted(&network_entry(rule)))))
 }
 

@@ -10,10 +10,11 @@ use proptest::option;
 use proptest::prelude::*;
 use sentinel_engine::{
     ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,
-    Grant, Hours, Limit, Mode, NetworkRule, OnExhausted, Policy, Protocol, RateLimit, Span, TimeZone,
+    Grant, Hours, Limit, Mode, NamePattern, NameRule, NetworkRule, OnExhausted, Policy, Protocol, RateLimit,
+    Span, TimeZone,
 };
 use sentinel_policy::{parse, parse_bytes};
-use sentinel_proto::{ActionName, Money, RiskLevel, Tag};
+use sentinel_proto::{ActionName, HostName, Money, RiskLevel, Tag};
 
 use crate::printer::{without_lines, yaml};
 use crate::schema::schema;
@@ -144,15 +145,24 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    // Three labels below no public suffix, so that a wildcard may stand before them.
+    fn host_names()(name in "([a-z0-9_]{1,3}\\.){2}example", wildcard: bool, port in option::of(1..=u16::MAX), udp: bool, allow_private: bool) -> NameRule {
+        let name = HostName::parse(&name).unwrap();
+        let name = if wildcard { NamePattern::OneBelow(name) } else { NamePattern::Exactly(name) };
+        NameRule { protocol: if udp { Protocol::Udp } else { Protocol::Tcp }, name, port, allow_private, line: 0 }
+    }
+}
+
 fn paths() -> impl Strategy<Value = PathBuf> {
     "(/[a-z0-9_.' é-]{0,6}[a-z]){1,4}".prop_map(PathBuf::from)
 }
 
 prop_compose! {
-    fn grants()(network in vec(endpoints(), 0..4), listen in vec(endpoints(), 0..3), keep: bool, exec in btree_map(paths(), any::<bool>(), 0..4)) -> Grant {
+    fn grants()(network in vec(endpoints(), 0..4), names in vec(host_names(), 0..3), listen in vec(endpoints(), 0..3), keep: bool, exec in btree_map(paths(), any::<bool>(), 0..4)) -> Grant {
         let exec = exec.into_iter().map(|(path, writable_accepted)| ExecRule { path, writable_accepted, line: 0 });
-        let keep_alive = keep && !(network.is_empty() && listen.is_empty());
-        Grant { network, names: Vec::new(), exec: exec.collect(), listen, keep_alive }
+        let keep_alive = keep && !(network.is_empty() && names.is_empty() && listen.is_empty());
+        Grant { network, names, exec: exec.collect(), listen, keep_alive }
     }
 }
 

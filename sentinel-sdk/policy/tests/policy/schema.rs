@@ -72,6 +72,7 @@ fn an_unknown_key_fits_nowhere() {
         "enforcement: {network: {listn: []}}",
         "actions: {a: {grants: {keepalive: true}}}",
         "enforcement: {exec: {allow: [{path: /a, writeable: accept}]}}",
+        "enforcement: {network: {allow: [{host: 'a.example.org:443', private: true}]}}",
     ] {
         assert!(parse(text).is_err(), "{text}");
         assert!(fits(&schema, &json_of(text).unwrap()).is_err(), "{text}");
@@ -97,7 +98,14 @@ fn what_an_editor_can_see_to_be_wrong_doesnt_fit() {
         "approvals: {timeout_seconds: 0}",
         "actions: {a: {risk_level: very high}}",
         "enforcement: {mode: audti}",
-        "enforcement: {network: {allow: ['example.org:443']}}",
+        "enforcement: {network: {allow: ['Example.org:443']}}",
+        "enforcement: {network: {allow: ['example.org.:443']}}",
+        "enforcement: {network: {allow: ['a*.example.org:443']}}",
+        "enforcement: {network: {allow: ['localhost:8080']}}",
+        "enforcement: {network: {allow: [{host: '192.0.2.1:443', allow_private: true}]}}",
+        "enforcement: {network: {allow: [{allow_private: true}]}}",
+        "enforcement: {network: {listen: ['example.org:443']}}",
+        "enforcement: {network: {listen: [{host: 'example.org:443'}]}}",
         "enforcement: {network: {listen: [8080]}}",
         "actions: {a: {grants: {keep_alive: 'yes'}}}",
         "enforcement: {exec: {allow: [make]}}",

@@ -1,113 +1,268 @@
-//! Endpoints: `ADDRESS[/PREFIX]:PORT[/tcp|udp]`.
+//! Endpoints: `ADDRESS[/PREFIX]:PORT[/tcp|udp]`, and `NAME:PORT[/tcp|udp]` where connections go out.
 //!
-//! Invariant: an entry opens exactly the addresses that it shows. No host names, no bits behind the prefix, no second
-//! spelling of an IPv4 address, and no IPv6 network in whose midst all of IPv4 lies.
+//! Invariant: an entry opens exactly what it shows. An address has one spelling, a name has one spelling, and neither is ever taken for
+//! the other.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod address;
+mod name;
 
-use sentinel_engine::{Cidr, NetworkRule, Protocol};
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use sentinel_engine::{Cidr, NamePattern, NameRule, NetworkRule, Protocol};
 
 use crate::doubts::Mentions;
 use crate::field::Field;
 use crate::problem::{Complaint, Findings};
 use crate::quoted::{Quoted, shown};
-use crate::shape::{Shape, Text};
-use crate::tree::Value;
+use crate::scalar::truth;
+use crate::shape::{Key, Keys, Needed, Shape, Text};
+use crate::tree::{Entry, Value};
 
-const FORM: &str = "ADDRESS[/PREFIX]:PORT[/tcp|udp]";
+macro_rules! address {
+    () => {
+        r"[0-9.]+(/[0-9]+)?|\[[0-9A-Fa-f:.]+(/[0-9]+)?\]"
+    };
+}
+macro_rules! name {
+    () => {
+        r"(\*\.)?([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.)+[a-z]([a-z0-9_-]*[a-z0-9_])?"
+    };
+}
+macro_rules! port {
+    () => {
+        r":([0-9]+|\*)(/(tcp|udp))?"
+    };
+}
 
-pub(super) const SHAPE: Shape = Shape::List { of: &ENDPOINT, example: "['127.0.0.1:8080']" };
+/// What `network` and `allow` are for, wherever they stand.
+pub(super) const ABOUT: &str = "Endpoints that may be connected to, as `ADDRESS[/PREFIX]:PORT[/tcp|udp]` or `NAME:PORT[/tcp|udp]`: IPv6 addresses in brackets, `*` for any port, `*.` in front of a name for any one label more.";
 
 /// What `listen` is for, wherever it stands.
 pub(super) const ABOUT_LISTEN: &str = "Own addresses that sockets may be bound to for others to come to, as `ADDRESS[/PREFIX]:PORT[/tcp|udp]`; `0.0.0.0` and `[::]` are those that stand for all.";
+
+pub(super) const SHAPE: Shape = Shape::List {
+    of: &Shape::Either(&[ENDPOINT, Shape::Section(&KEYS)]),
+    example: "['127.0.0.1:8080', 'api.example.com:443']",
+};
+pub(super) const LISTEN: Shape = Shape::List { of: &ADDRESS, example: "['127.0.0.1:8080']" };
 
 const ENDPOINT: Shape = Shape::Text(Text {
     what: "an endpoint",
     example: "127.0.0.1:8080",
     most: None,
-    pattern: Some(r"^([0-9.]+(/[0-9]+)?|\[[0-9A-Fa-f:.]+(/[0-9]+)?\]):([0-9]+|\*)(/(tcp|udp))?$"),
+    pattern: Some(concat!("^(", address!(), "|", name!(), ")", port!(), "$")),
+});
+const ADDRESS: Shape = Shape::Text(Text {
+    what: "an endpoint",
+    example: "127.0.0.1:8080",
+    most: None,
+    pattern: Some(concat!("^(", address!(), ")", port!(), "$")),
+});
+const NAME: Shape = Shape::Text(Text {
+    what: "a host's name and port",
+    example: "db.internal.example:5432",
+    most: None,
+    pattern: Some(concat!("^", name!(), port!(), "$")),
 });
 
+const KEYS: Keys = Keys {
+    known: &[
+        Key { name: "host", about: "`NAME:PORT[/tcp|udp]`.", shape: NAME },
+        Key {
+            name: "allow_private",
+            about: "`true`: also where the name stands for an address of a private network or of this machine.",
+            shape: Shape::Truth,
+        },
+    ],
+    needed: Needed::Each(&["host"]),
+    later: &[],
+    example: "{host: 'db.internal.example:5432', allow_private: true}",
+};
+
+/// What an entry of a list can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entries {
+    /// Addresses and names, to connect to.
+    Any,
+    /// Own addresses.
+    Addresses,
+}
+
+impl Entries {
+    fn form(self) -> &'static str {
+        match self {
+            Self::Any => "ADDRESS[/PREFIX]:PORT[/tcp|udp]` or `NAME:PORT[/tcp|udp]",
+            Self::Addresses => "ADDRESS[/PREFIX]:PORT[/tcp|udp]",
+        }
+    }
+}
+
+/// Where to connections may go.
+#[derive(Debug, Default)]
+pub(super) struct Destinations {
+    pub(super) network: Vec<NetworkRule>,
+    pub(super) names: Vec<NameRule>,
+}
+
 /// The rules of a list of endpoints to connect to.
-pub(super) fn read(field: &Field<'_>, mentions: &mut Mentions, found: &mut Findings) -> Vec<NetworkRule> {
-    entries(field, found)
-        .into_iter()
-        .map(|(rule, field)| {
-            mentions.endpoint(rule, &field);
-            rule
-        })
-        .collect()
+pub(super) fn read(field: &Field<'_>, mentions: &mut Mentions, found: &mut Findings) -> Destinations {
+    let mut to = Destinations::default();
+    // Whether each name may stand for a private address, and the line that says so first.
+    let mut privacy: BTreeMap<_, (bool, u32)> = BTreeMap::new();
+    for field in field.items(found).unwrap_or_default() {
+        let entry = match &field.node.value {
+            Value::Map(entries) => with_options(&field, entries, found),
+            Value::Scalar(_) | Value::List(_) | Value::Reported => {
+                plain(&field, Entries::Any, found).map(|endpoint| (endpoint, false))
+            }
+        };
+        let Some((Endpoint { host, port, protocol }, allow_private)) = entry else { continue };
+        let line = field.line();
+        match host {
+            Host::Network(cidr) => {
+                let rule = NetworkRule { protocol, cidr, port, line };
+                mentions.endpoint(rule, &field);
+                to.network.push(rule);
+            }
+            Host::Name(name) => {
+                let (said, of_line) =
+                    *privacy.entry((name.clone(), port, protocol)).or_insert((allow_private, line));
+                if said != allow_private {
+                    field.complain(contradiction(of_line), found);
+                    continue;
+                }
+                let rule = NameRule { protocol, name, port, allow_private, line };
+                mentions.name(&rule, &field);
+                to.names.push(rule);
+            }
+        }
+    }
+    to
+}
+
+fn contradiction(line: u32) -> Complaint {
+    let message = format!("the name is in this list with and without `allow_private: true`, see line {line}");
+    Complaint::new(message, "remove the one that isn't meant")
 }
 
 /// The rules of a list of own addresses.
 pub(super) fn read_listen(field: &Field<'_>, found: &mut Findings) -> Vec<NetworkRule> {
-    entries(field, found).into_iter().map(|(rule, _)| rule).collect()
-}
-
-fn entries<'t>(field: &Field<'t>, found: &mut Findings) -> Vec<(NetworkRule, Field<'t>)> {
     let mut rules = Vec::new();
     for field in field.items(found).unwrap_or_default() {
-        if matches!(field.node.value, Value::List(_) | Value::Map(_)) {
-            let complaint = Complaint::new(
-                "a list or mapping stands here, not an endpoint",
-                "write one endpoint as a text; quotes keep YAML from reading brackets: `'[fd00::/8]:443'`",
-            );
-            field.complain(complaint, found);
+        let Some(Endpoint { host, port, protocol }) = plain(&field, Entries::Addresses, found) else {
             continue;
-        }
-        let Some(scalar) = field.text(found) else { continue };
-        match endpoint(&scalar.text) {
-            Ok(endpoint) => {
-                let rule = endpoint.rule(field.line());
-                rules.push((rule, field));
-            }
-            Err(complaint) => field.complain(complaint, found),
+        };
+        if let Host::Network(cidr) = host {
+            rules.push(NetworkRule { protocol, cidr, port, line: field.line() });
         }
     }
     rules
+}
+
+/// An entry that is a text.
+fn plain(field: &Field<'_>, entries: Entries, found: &mut Findings) -> Option<Endpoint> {
+    if matches!(field.node.value, Value::List(_) | Value::Map(_)) {
+        let complaint = Complaint::new(
+            "a list or mapping stands here, not an endpoint",
+            "write one endpoint as a text; quotes keep YAML from reading brackets: `'[fd00::/8]:443'`",
+        );
+        field.complain(complaint, found);
+        return None;
+    }
+    let scalar = field.text(found)?;
+    endpoint(&scalar.text, entries).map_err(|complaint| field.complain(complaint, found)).ok()
+}
+
+/// An entry that is a mapping: a name, and whether it may stand for a private address.
+fn with_options(field: &Field<'_>, entries: &[Entry], found: &mut Findings) -> Option<(Endpoint, bool)> {
+    if let Some(complaint) = space_behind_colon(entries) {
+        field.complain(complaint, found);
+        return None;
+    }
+    let section = field.section(found)?;
+    let allow_private = section.field("allow_private").map(|field| truth(field, found));
+    let host = section.field("host")?;
+    let endpoint = plain(host, Entries::Any, found)?;
+    if let Host::Network(_) = endpoint.host {
+        let complaint = Complaint::new(
+            "this is an address, and `host` is a name",
+            format!("write `{}` as an entry by itself", endpoint.text()),
+        );
+        host.complain(complaint, found);
+        return None;
+    }
+    let allow_private = match allow_private {
+        Some(said) => said?,
+        None => false,
+    };
+    Some((endpoint, allow_private))
+}
+
+/// What is to be said of `api.example.com: 443`, which is a mapping.
+fn space_behind_colon(entries: &[Entry]) -> Option<Complaint> {
+    let [Entry { key, value, .. }] = entries else { return None };
+    let Value::Scalar(port) = &value.value else { return None };
+    let meant = format!("{}:{}", key.text, port.text);
+    endpoint(&meant, Entries::Any).ok().map(|_| {
+        Complaint::new(
+            "the space behind the colon makes this a mapping, not an endpoint",
+            format!("write `{}`", shown(&meant)),
+        )
+    })
 }
 
 /// A rule as a policy's text would name it: `10.0.0.0/8:5432/tcp`, `[::1]:443/udp`.
 #[must_use]
 pub fn network_entry(rule: &NetworkRule) -> String {
     let NetworkRule { protocol, cidr, port, line: _ } = *rule;
-    let protocol = match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
-    let port = port.map_or_else(|| "*".to_owned(), |port| port.to_string());
-    format!("{}:{port}/{protocol}", host(cidr))
+    Endpoint { host: Host::Network(cidr), port, protocol }.text()
 }
 
-/// A network as it stands in an entry, before the port.
-fn host(cidr: Cidr) -> String {
-    let Cidr { address, prefix } = cidr;
-    let network = if prefix == width(address) { address.to_string() } else { format!("{address}/{prefix}") };
-    if address.is_ipv6() { format!("[{network}]") } else { network }
+/// A rule as a policy's text would name it: `api.example.com:443/tcp`, `*.internal.example:5432/tcp`.
+#[must_use]
+pub fn name_entry(rule: &NameRule) -> String {
+    let NameRule { protocol, name, port, allow_private: _, line: _ } = rule;
+    Endpoint { host: Host::Name(name.clone()), port: *port, protocol: *protocol }.text()
 }
 
-fn width(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Network(Cidr),
+    Name(NamePattern),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Endpoint {
-    cidr: Cidr,
+    host: Host,
     port: Option<u16>,
     protocol: Protocol,
 }
 
 impl Endpoint {
-    fn rule(self, line: u32) -> NetworkRule {
-        let Self { cidr, port, protocol } = self;
-        NetworkRule { protocol, cidr, port, line }
+    fn text(&self) -> String {
+        let host = match &self.host {
+            Host::Network(cidr) => address::host(*cidr),
+            Host::Name(name) => name.to_string(),
+        };
+        let port = self.port.map_or_else(|| "*".to_owned(), |port| port.to_string());
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        format!("{host}:{port}/{protocol}")
     }
 }
 
-fn endpoint(text: &str) -> Result<Endpoint, Complaint> {
+fn endpoint(text: &str, entries: Entries) -> Result<Endpoint, Complaint> {
     let quoted = Quoted(text);
-    if text.contains("://") {
-        return Err(Complaint::new(format!("{quoted} is a URL, not an endpoint"), format!("write `{FORM}`")));
+    if let Some((scheme, behind)) = text.split_once("://") {
+        let meant = endpoint_of_url(scheme, behind).filter(|meant| endpoint(meant, entries).is_ok());
+        let right = meant.as_deref().map_or_else(|| entries.form().to_owned(), shown);
+        return Err(Complaint::new(
+            format!("{quoted} is a URL, not an endpoint"),
+            format!("write `{right}`"),
+        ));
     }
     if text.contains(char::is_whitespace) {
         return Err(Complaint::new(
@@ -115,15 +270,36 @@ fn endpoint(text: &str) -> Result<Endpoint, Complaint> {
             "write one endpoint an entry, without spaces",
         ));
     }
-    let (network, behind) = split(text)?;
+    let (host, behind) = split(text, entries)?;
     let (port, protocol) = behind.split_once('/').map_or((behind, None), |(port, name)| (port, Some(name)));
-    // The address first: of several mistakes it is the one to hear of.
-    let address = network_of(network, behind)?;
-    Ok(Endpoint { cidr: address, port: port_of(port, text)?, protocol: protocol_of(protocol)? })
+    // The host first: of several mistakes it is the one to hear of.
+    let host = if address::is_meant(host) {
+        Host::Network(address::network_of(host, behind)?)
+    } else if entries == Entries::Addresses {
+        return Err(name::not_an_own_address(host, behind));
+    } else {
+        Host::Name(name::pattern(host, behind)?)
+    };
+    Ok(Endpoint { host, port: port_of(port, text)?, protocol: protocol_of(protocol)? })
+}
+
+/// Where a URL leads to, without what comes behind the port.
+fn endpoint_of_url(scheme: &str, behind: &str) -> Option<String> {
+    let authority = behind.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    let is_whole = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    if is_whole {
+        return Some(host.to_owned());
+    }
+    match scheme {
+        "https" | "wss" => Some(format!("{host}:443")),
+        "http" | "ws" => Some(format!("{host}:80")),
+        _ => None,
+    }
 }
 
 /// The part before the port, brackets included, and the part behind the colon.
-fn split(text: &str) -> Result<(&str, &str), Complaint> {
+fn split(text: &str, entries: Entries) -> Result<(&str, &str), Complaint> {
     if let Some(inside) = text.strip_prefix('[') {
         let Some((_, behind)) = inside.split_once(']') else {
             let message = format!("the `[` of {} is not closed", Quoted(text));
@@ -139,162 +315,35 @@ fn split(text: &str) -> Result<(&str, &str), Complaint> {
             None => Err(portless(text, network)),
         };
     }
-    let Some((network, port)) = text.rsplit_once(':') else { return Err(portless(text, text)) };
-    if network.contains(':') {
-        let address = network.split_once('/').map_or(network, |(address, _)| address);
-        let way_out = if address.parse::<Ipv6Addr>().is_ok() {
-            format!("write `[{}]:{}`", shown(network), shown(port))
-        } else {
-            format!("write `[{}]:443`, with the port behind the bracket", shown(text))
-        };
-        return Err(Complaint::new(format!("the IPv6 address in {} has no brackets", Quoted(text)), way_out));
+    let Some((host, port)) = text.rsplit_once(':') else { return Err(portless(text, text)) };
+    if host.contains(':') {
+        return Err(several_colons(text, host, port, entries));
     }
-    Ok((network, port))
+    Ok((host, port))
 }
 
-fn portless(text: &str, network: &str) -> Complaint {
-    let network = network.trim_end_matches(':');
+fn several_colons(text: &str, host: &str, port: &str, entries: Entries) -> Complaint {
+    let address = host.split_once('/').map_or(host, |(address, _)| address);
+    if address.contains(|c: char| !c.is_ascii_hexdigit() && !matches!(c, ':' | '.' | '%')) {
+        return Complaint::new(
+            format!("{} has more than one colon", Quoted(text)),
+            format!("write `{}`", entries.form()),
+        );
+    }
+    let way_out = if address.parse::<Ipv6Addr>().is_ok() {
+        format!("write `[{}]:{}`", shown(host), shown(port))
+    } else {
+        format!("write `[{}]:443`, with the port behind the bracket", shown(text))
+    };
+    Complaint::new(format!("the IPv6 address in {} has no brackets", Quoted(text)), way_out)
+}
+
+fn portless(text: &str, host: &str) -> Complaint {
+    let host = host.trim_end_matches(':');
     Complaint::new(
         format!("{} names no port", Quoted(text)),
-        format!("write `{0}:443` for one port or `{0}:*` for all", shown(network)),
+        format!("write `{0}:443` for one port or `{0}:*` for all", shown(host)),
     )
-}
-
-fn network_of(network: &str, behind: &str) -> Result<Cidr, Complaint> {
-    let inside = network.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let (address, prefix) = inside
-        .unwrap_or(network)
-        .split_once('/')
-        .map_or_else(|| (inside.unwrap_or(network), None), |(address, prefix)| (address, Some(prefix)));
-    let address = match inside {
-        Some(_) => IpAddr::V6(ipv6(address, behind)?),
-        None => IpAddr::V4(ipv4(address, behind)?),
-    };
-    let prefix = prefix.map_or_else(|| Ok(width(address)), |prefix| prefix_of(prefix, address))?;
-    let cidr = Cidr { address, prefix };
-    check_mapped(cidr, behind)?;
-    let first = first_address(cidr);
-    if first != address {
-        let (whole, single) =
-            (host(Cidr { address: first, prefix }), host(Cidr { address, prefix: width(address) }));
-        return Err(Complaint::new(
-            format!("`{address}` has bits behind its prefix of {prefix}"),
-            format!(
-                "write `{whole}:{0}` for the network or `{single}:{0}` for the one address",
-                shown(behind)
-            ),
-        ));
-    }
-    Ok(cidr)
-}
-
-fn ipv4(text: &str, behind: &str) -> Result<Ipv4Addr, Complaint> {
-    text.parse().map_err(|_error| {
-        let quoted = Quoted(text);
-        let octets: Vec<&str> = text.split('.').collect();
-        let is_numeric = octets.iter().all(|octet| octet.chars().all(|c| c.is_ascii_digit()));
-        if matches!(text, "" | "*") {
-            let way_out = format!("write `0.0.0.0/0:{0}` for every IPv4 address", shown(behind));
-            return Complaint::new("the endpoint names no address", way_out);
-        }
-        if !is_numeric {
-            let way_out = if text == "localhost" {
-                format!("write `127.0.0.1:{0}`, and `[::1]:{0}` for IPv6", shown(behind))
-            } else {
-                "write its addresses, one an entry".to_owned()
-            };
-            return Complaint::new(
-                format!("{quoted} is not an address, and this version takes no host names"),
-                way_out,
-            );
-        }
-        if octets.iter().any(|octet| octet.len() > 1 && octet.starts_with('0')) {
-            let plain = octets.iter().map(|octet| match octet.trim_start_matches('0') {
-                "" => "0",
-                plain => plain,
-            });
-            let plain = plain.collect::<Vec<_>>().join(".");
-            let message = format!("a number in {quoted} begins with 0, which some readers take for octal");
-            return Complaint::new(message, format!("write `{}`", shown(&plain)));
-        }
-        Complaint::new(
-            format!("{quoted} is not an IPv4 address"),
-            "write four numbers from 0 to 255: `192.0.2.10`",
-        )
-    })
-}
-
-fn ipv6(text: &str, behind: &str) -> Result<Ipv6Addr, Complaint> {
-    text.parse().map_err(|_error| {
-        let quoted = Quoted(text);
-        if text.contains('%') {
-            return Complaint::new(
-                format!("{quoted} names a network interface"),
-                "leave out the `%` and what follows",
-            );
-        }
-        if text.parse::<Ipv4Addr>().is_ok() {
-            let way_out = format!("write `{}:{}`", shown(text), shown(behind));
-            return Complaint::new(
-                format!("{quoted} is an IPv4 address, and brackets are for IPv6"),
-                way_out,
-            );
-        }
-        Complaint::new(
-            format!("{quoted} is not an IPv6 address"),
-            "write it as in `[fd00::/8]:443` or `[::1]:443`",
-        )
-    })
-}
-
-fn prefix_of(text: &str, address: IpAddr) -> Result<u8, Complaint> {
-    let most = width(address);
-    let is_plain = text == "0" || (!text.starts_with('0') && text.chars().all(|c| c.is_ascii_digit()));
-    text.parse().ok().filter(|prefix| is_plain && *prefix <= most).ok_or_else(|| {
-        Complaint::new(
-            format!("{} is no prefix length of `{address}`", Quoted(text)),
-            format!("write how many of its bits count, from 0 to {most}"),
-        )
-    })
-}
-
-/// IPv4 has one spelling here, and no IPv6 network reaches into it: the kernel's tables hold IPv4 as IPv4-mapped.
-fn check_mapped(cidr: Cidr, behind: &str) -> Result<(), Complaint> {
-    const MAPPED_PREFIX: u8 = 96;
-    let IpAddr::V6(address) = cidr.address else { return Ok(()) };
-    if cidr.prefix >= MAPPED_PREFIX {
-        let Some(mapped) = address.to_ipv4_mapped() else { return Ok(()) };
-        let ipv4 = Cidr { address: mapped.into(), prefix: cidr.prefix.saturating_sub(MAPPED_PREFIX) };
-        return Err(Complaint::new(
-            format!("`{address}` is an IPv4 address in IPv6 form"),
-            format!("write `{}:{}`", host(ipv4), shown(behind)),
-        ));
-    }
-    let all_mapped = Cidr { address: Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().into(), prefix: cidr.prefix };
-    if first_address(all_mapped) == first_address(cidr) {
-        return Err(Complaint::new(
-            format!("the network `{}` holds all IPv4 addresses in their IPv6 form", host(cidr)),
-            format!(
-                "write `[2000::/3]:{0}` for all public IPv6 addresses, and `0.0.0.0/0:{0}` for IPv4",
-                shown(behind)
-            ),
-        ));
-    }
-    Ok(())
-}
-
-fn first_address(cidr: Cidr) -> IpAddr {
-    let behind_prefix = u32::from(width(cidr.address).saturating_sub(cidr.prefix));
-    match cidr.address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(behind_prefix).unwrap_or(0);
-            Ipv4Addr::from_bits(address.to_bits() & mask).into()
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(behind_prefix).unwrap_or(0);
-            Ipv6Addr::from_bits(address.to_bits() & mask).into()
-        }
-    }
 }
 
 fn port_of(text: &str, entry: &str) -> Result<Option<u16>, Complaint> {

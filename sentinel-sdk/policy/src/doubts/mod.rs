@@ -2,20 +2,17 @@
 //!
 //! Invariant: a doubt is only ever a warning: nothing here changes the policy.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::path::PathBuf;
+mod doors;
+mod names;
 
-use sentinel_engine::{Cidr, ExecRule, NetworkRule, OnExhausted, Policy};
+use std::collections::BTreeMap;
+
+use sentinel_engine::{ExecRule, NameRule, NetworkRule, Policy};
 use sentinel_proto::{ActionName, Money};
 
 use crate::field::Field;
-use crate::lower::network_entry;
 use crate::problem::{Complaint, Findings, Place};
 use crate::quoted::Quoted;
-
-/// With more endpoints than this, they are not compared with each other: that takes the square of their number.
-const MAX_COMPARED: usize = 1_000;
 
 /// Where the policy says what, as far as doubts ask for it.
 #[derive(Debug, Default)]
@@ -30,6 +27,7 @@ pub(crate) struct Mentions {
     allowed: BTreeMap<ActionName, Spot>,
     rules: Vec<(ActionName, Spot)>,
     endpoints: Vec<Door<NetworkRule>>,
+    names: Vec<Door<NameRule>>,
     executables: Vec<Door<ExecRule>>,
 }
 
@@ -105,15 +103,19 @@ impl Mentions {
     }
 
     pub(crate) fn endpoint(&mut self, rule: NetworkRule, field: &Field<'_>) {
-        self.endpoints.push(Door { rule, spot: Spot::of(field), in_baseline: self.in_baseline });
+        self.endpoints.push(self.door(rule, field));
+    }
+
+    pub(crate) fn name(&mut self, rule: &NameRule, field: &Field<'_>) {
+        self.names.push(self.door(rule.clone(), field));
     }
 
     pub(crate) fn executable(&mut self, rule: &ExecRule, field: &Field<'_>) {
-        self.executables.push(Door {
-            rule: rule.clone(),
-            spot: Spot::of(field),
-            in_baseline: self.in_baseline,
-        });
+        self.executables.push(self.door(rule.clone(), field));
+    }
+
+    fn door<R>(&self, rule: R, field: &Field<'_>) -> Door<R> {
+        Door { rule, spot: Spot::of(field), in_baseline: self.in_baseline }
     }
 }
 
@@ -130,8 +132,9 @@ pub(crate) fn look(policy: &Policy, mentions: &Mentions, found: &mut Findings) {
     }
     actions_that_never_start(policy, mentions, found);
     limits_that_are_never_reached(policy, mentions, found);
-    endpoints(policy, mentions, found);
-    executables(mentions, found);
+    doors::endpoints(policy, mentions, found);
+    doors::executables(mentions, found);
+    names::look(policy, mentions, found);
 }
 
 fn warn(spot: &Spot, message: impl Into<String>, way_out: impl Into<String>, found: &mut Findings) {
@@ -208,90 +211,6 @@ fn limits_that_are_never_reached(policy: &Policy, mentions: &Mentions, found: &m
                 rule.cost_floor, limit.line, limit.amount
             );
             warn(spot, message, "raise the budget, or lower `cost_usd`", found);
-        }
-    }
-}
-
-fn endpoints(policy: &Policy, mentions: &Mentions, found: &mut Findings) {
-    let has_limit = policy.budgets.session.is_some() || policy.budgets.run.is_some();
-    let baseline_stays = policy.on_exhausted == OnExhausted::Keep || !has_limit;
-    for door in &mentions.endpoints {
-        wide_or_odd(&door.rule, &door.spot, found);
-        if mentions.endpoints.len() > MAX_COMPARED {
-            continue;
-        }
-        if let Some(other) =
-            mentions.endpoints.iter().find(|other| makes_needless(other, door, baseline_stays))
-        {
-            let wide = network_entry(&other.rule);
-            let message = format!("`{wide}` of line {} opens this already", other.rule.line);
-            let way_out = if other.in_baseline && !door.in_baseline {
-                "remove it here, or from the baseline if only this action needs it"
-            } else {
-                "remove it, or the wider one if that is too wide"
-            };
-            warn(&door.spot, message, way_out, found);
-        }
-    }
-}
-
-/// Whether a rule adds nothing to another one of its list (of two equal ones, the second) or of the baseline. A baseline
-/// that closes with the budget makes no grant needless: an action in flight keeps its own doors.
-fn makes_needless(other: &Door<NetworkRule>, door: &Door<NetworkRule>, baseline_stays: bool) -> bool {
-    if !covers(&other.rule, &door.rule) {
-        return false;
-    }
-    if other.spot.list() == door.spot.list() {
-        return !covers(&door.rule, &other.rule) || other.spot.place < door.spot.place;
-    }
-    baseline_stays && other.in_baseline && !door.in_baseline
-}
-
-fn wide_or_odd(rule: &NetworkRule, spot: &Spot, found: &mut Findings) {
-    let Cidr { address, prefix } = rule.cidr;
-    if prefix == 0 {
-        let message = "this opens every address of the Internet, and this machine's own services too";
-        warn(spot, message, "name the networks that are needed", found);
-    } else if address.is_unspecified()
-        && matches!((address, prefix), (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128))
-    {
-        let message = format!("`{address}` is not any address, but this machine");
-        warn(spot, message, "write `0.0.0.0/0` for any IPv4 address, or `127.0.0.1` for this machine", found);
-    }
-}
-
-/// Whether whatever the second opens is open by the first.
-fn covers(wide: &NetworkRule, narrow: &NetworkRule) -> bool {
-    wide.protocol == narrow.protocol
-        && (wide.port.is_none() || wide.port == narrow.port)
-        && wide.cidr.prefix <= narrow.cidr.prefix
-        && shared_bits(wide.cidr.address, narrow.cidr.address) >= Some(u32::from(wide.cidr.prefix))
-}
-
-/// How many first bits two addresses share; none for addresses of different families.
-fn shared_bits(one: IpAddr, other: IpAddr) -> Option<u32> {
-    match (one, other) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => Some((one.to_bits() ^ other.to_bits()).leading_zeros()),
-        (IpAddr::V6(one), IpAddr::V6(other)) => Some((one.to_bits() ^ other.to_bits()).leading_zeros()),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
-    }
-}
-
-fn executables(mentions: &Mentions, found: &mut Findings) {
-    let baseline: BTreeMap<&PathBuf, u32> = mentions
-        .executables
-        .iter()
-        .filter(|door| door.in_baseline)
-        .map(|door| (&door.rule.path, door.rule.line))
-        .collect();
-    for Door { rule, spot, in_baseline } in &mentions.executables {
-        if rule.writable_accepted {
-            let message = "the application can replace what is behind this path and run that instead";
-            warn(spot, message, "use a file that only root can write, where there is one", found);
-        }
-        if let Some(line) = baseline.get(&rule.path).filter(|_| !in_baseline) {
-            let message = format!("line {line} allows this to any action already");
-            warn(spot, message, "remove it here, or from the baseline if only this action needs it", found);
         }
     }
 }
