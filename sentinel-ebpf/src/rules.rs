@@ -7,7 +7,7 @@ use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
 use sentinel_ebpf_common::{BASELINE, Endpoint, Session, SocketMark};
 
 use crate::maps::{NETWORK, NETWORK_PREFIXES, SOCKETS};
-use crate::report::{Network, report_network};
+use crate::report::{Network, put_address, report_network};
 use crate::session::{current_mark, now_and_fresh, open_in_scopes, scope_with, session};
 
 /// What a cgroup socket-address program answers to refuse (`EPERM`).
@@ -162,7 +162,7 @@ fn remember(
     mark.opened_by = hit;
     mark.scope = scope;
     mark.opened_at = now;
-    mark.address = target.address;
+    put_address(&mut mark.address, &target.address);
     mark.port = target.port;
 }
 
@@ -176,7 +176,8 @@ pub(crate) fn rule_bits(
     port: u16,
     open: u64,
 ) -> (u64, u64) {
-    let mut endpoint = Endpoint { session, generation, protocol, port, address: *address };
+    let mut endpoint = Endpoint { session, generation, protocol, port, address: [0; 16] };
+    put_address(&mut endpoint.address, address);
     let mut all = 0;
     // First the port itself, then "any port".
     for any_port in [false, true] {
