@@ -1,11 +1,11 @@
 //! Tells the agent what was refused. Evidence only: a record that is lost is counted, and changes no verdict.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel, bpf_probe_read_kernel_str};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::programs::TracePointContext;
 use sentinel_ebpf_common::SCOPE_CHAIN;
-use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_FORK, PATH_BYTES, Record};
+use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_FORK, OPERATION_SEND, PATH_BYTES, Record};
 use sentinel_ebpf_common::verdict::Verdict;
 
 use crate::maps::{DROPS, RECORDS, THROTTLE, WINDOWS, Window};
@@ -18,6 +18,13 @@ use crate::session::{current_mark_in_place, now};
 const RECORDS_A_SECOND: u64 = 256;
 const SECOND: u64 = 1_000_000_000;
 
+/// A record as words, which it is made of without a rest.
+const RECORD_WORDS: usize = size_of::<Record>() / 8;
+const _: () = assert!(size_of::<Record>() == RECORD_WORDS * 8 && align_of::<Record>() == 8);
+
+/// `AF_INET6`
+const INET6: u16 = 10;
+
 const DROP_RING_FULL: u32 = 0;
 const DROP_THROTTLED: u32 = 1;
 
@@ -28,6 +35,15 @@ pub(crate) struct Network {
     pub(crate) port: u32,
     pub(crate) protocol: u32,
     pub(crate) family: u32,
+    pub(crate) rule_bits: u64,
+    pub(crate) open_bits: u64,
+}
+
+/// What is told of a refusal to use a socket.
+pub(crate) struct Refusal {
+    pub(crate) verdict: Verdict,
+    /// 1 where it is only told.
+    pub(crate) audited: u32,
     pub(crate) rule_bits: u64,
     pub(crate) open_bits: u64,
 }
@@ -103,13 +119,49 @@ pub(crate) fn report_network(session: u32, verdict: Verdict, audited: u32, netwo
     let Some(mut entry) = begin(session, verdict, audited) else { return };
     let record = filled(&mut entry);
     record.operation = network.operation;
-    record.address = network.address;
+    put_address(&mut record.address, &network.address);
     record.port = network.port;
     record.protocol = network.protocol;
     record.family = network.family;
-    record.rule_bits = network.rule_bits;
-    record.open_bits = network.open_bits;
+    put(&mut record.rule_bits, network.rule_bits);
+    put(&mut record.open_bits, network.open_bits);
     entry.submit(0);
+}
+
+/// As [`report_network`], of what a socket was to be used for: where to, its `struct sock` tells. What can't be read of that is 0.
+#[inline(always)]
+pub(crate) fn report_socket(session: u32, sock: u64, refusal: &Refusal) {
+    let Some(mut entry) = begin(session, refusal.verdict, refusal.audited) else { return };
+    let record = filled(&mut entry);
+    record.operation = OPERATION_SEND;
+    let family = sock_member(sock, offsets::sock_family());
+    let port = sock_member(sock, offsets::sock_port());
+    let protocol = sock_member(sock, offsets::sock_protocol());
+    let (address, offset, bytes) = if family == INET6 {
+        (&mut record.address[..], offsets::sock_v6(), 16)
+    } else {
+        (record.address[10], record.address[11]) = (0xff, 0xff);
+        (&mut record.address[12..], offsets::sock_v4(), 4)
+    };
+    // SAFETY: the helper writes so many bytes, which the address has from there on, and zeros where it fails.
+    unsafe {
+        bpf_probe_read_kernel(address.as_mut_ptr().cast(), bytes, (sock + u64::from(offset)) as *const _)
+    };
+    record.port = u32::from(u16::from_be(port));
+    record.protocol = u32::from(protocol);
+    record.family = u32::from(family);
+    put(&mut record.rule_bits, refusal.rule_bits);
+    put(&mut record.open_bits, refusal.open_bits);
+    entry.submit(0);
+}
+
+/// A member of a `struct sock`; 0 where it can't be read. Without a branch, as the helper writes zeros then.
+#[inline(always)]
+fn sock_member(sock: u64, offset: u32) -> u16 {
+    let mut value = 0_u16;
+    // SAFETY: the helper writes so many bytes, and fails on a bad address.
+    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), 2, (sock + u64::from(offset)) as *const _) };
+    value
 }
 
 /// Whether it was told, and not lost.
@@ -182,9 +234,12 @@ fn begin(session: u32, verdict: Verdict, audited: u32) -> Option<RingBufEntry<Re
     let record = filled(&mut entry);
     record.tgid = (pid_tgid >> 32) as u32;
     record.tid = pid_tgid as u32;
-    record.comm = bpf_get_current_comm().unwrap_or_default();
+    // SAFETY: the helper writes so many bytes, and zeros where it fails.
+    unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), record.comm.len() as u32) };
     if let Some(mark) = current_mark_in_place() {
-        record.scopes = mark.scopes;
+        for index in 0..SCOPE_CHAIN {
+            put(&mut record.scopes[index], mark.scopes[index]);
+        }
     }
     Some(entry)
 }
@@ -201,38 +256,39 @@ fn begin_for(session: u32, window: u32, verdict: Verdict, audited: u32) -> Optio
         count_drop(DROP_RING_FULL);
         return None;
     };
-    // Member by member, and the path to its end: what was in the buffer before is another session's.
     let record = entry.as_mut_ptr();
-    // SAFETY: the entry is this program run's own and as large as a record.
-    unsafe {
-        (*record).at = now;
-        (*record).operation = 0;
-        (*record).verdict = verdict as u32;
-        (*record).session = session;
-        (*record).audited = audited;
-        (*record).tgid = 0;
-        (*record).tid = 0;
-        (*record).comm = [0; 16];
-        (*record).address = [0; 16];
-        (*record).port = 0;
-        (*record).protocol = 0;
-        (*record).family = 0;
-        (*record).dev = 0;
-        (*record).ino = 0;
-        (*record).rule_bits = 0;
-        (*record).open_bits = 0;
-        (*record).scopes = [0; SCOPE_CHAIN];
-        (*record).cookie = 0;
-        (*record).source = [0; 16];
-        (*record).source_port = 0;
-        (*record).reserved = 0;
-        let path = (&raw mut (*record).path).cast::<u64>();
-        // Else the compiler makes a call of it.
-        for word in 0..PATH_BYTES / 8 {
-            path.add(word).write_volatile(0);
-        }
+    // To its end: what was in the buffer before is another session's.
+    for word in 0..RECORD_WORDS {
+        // SAFETY: the entry is this program run's own, aligned for words and as large as a record. Volatile as in `put`.
+        unsafe { record.cast::<u64>().add(word).write_volatile(0) };
     }
+    // SAFETY: every member is written: zeros are a record.
+    let record = unsafe { &mut *record };
+    record.at = now;
+    record.verdict = verdict as u32;
+    record.session = session;
+    record.audited = audited;
     Some(entry)
+}
+
+/// Writes a number. Volatile: of several in a row the compiler would make a call of `memset` or `memcpy`, and a program with calls of its own is one
+/// whose every number matters to the verifier of 6.1, which then goes through many times as much.
+#[inline(always)]
+fn put<T>(place: &mut T, value: T) {
+    // SAFETY: a reference is valid for writes; numbers need no drop.
+    unsafe { core::ptr::from_mut(place).write_volatile(value) };
+}
+
+/// Writes an address that stands where a word may, word by word, as [`put`] does.
+#[inline(always)]
+pub(crate) fn put_address(place: &mut [u8; 16], address: &[u8; 16]) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    let words = [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes);
+    let place = place.as_mut_ptr().cast::<u32>();
+    for (index, word) in words.into_iter().enumerate() {
+        // SAFETY: four words are sixteen bytes, and the callers' places are aligned for words.
+        unsafe { place.add(index).write_volatile(word) };
+    }
 }
 
 /// The record in an entry that [`begin`] gave.

@@ -7,7 +7,7 @@ use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
 use sentinel_ebpf_common::{BASELINE, Endpoint, Session, SocketMark};
 
 use crate::maps::{NAMED, NETWORK, NETWORK_PREFIXES, SOCKETS};
-use crate::report::{Network, report_network};
+use crate::report::{Network, put_address, report_network};
 use crate::resolver::{self, Point};
 use crate::session::{current_mark, now_and_fresh, open_in_scopes, scope_with, session};
 
@@ -177,7 +177,7 @@ fn remember(
     mark.opened_by = hit;
     mark.scope = scope;
     mark.opened_at = now;
-    mark.address = target.address;
+    put_address(&mut mark.address, &target.address);
     mark.port = target.port;
 }
 
@@ -194,7 +194,8 @@ pub(crate) fn rule_bits(
     now: u64,
 ) -> (u64, u64) {
     let generation = of_session.generation;
-    let mut endpoint = Endpoint { session, generation, protocol, port, address: *address };
+    let mut endpoint = Endpoint { session, generation, protocol, port, address: [0; 16] };
+    put_address(&mut endpoint.address, address);
     let mut all = 0;
     // First the port itself, then "any port".
     for any_port in [false, true] {

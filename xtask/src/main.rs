@@ -59,7 +59,8 @@ enum Task {
         #[arg(long)]
         target: Option<String>,
     },
-    /// Runs the tests that take hours, fuzzes each target for an hour, and records what passed in `tests/soak.toml`.
+    /// Runs the tests that take hours, fuzzes each target for an hour, tries every escape on every kernel, does without each hook, and records what
+    /// passed in `tests/soak.toml`.
     Soak {
         /// Only those whose name has this in it.
         filter: Option<String>,
@@ -81,7 +82,7 @@ enum Task {
         /// Only what has one of these in its name.
         names: Vec<String>,
         /// In which guests the hooks of tier `lsm` are left out.
-        #[arg(long, default_value = "6.12")]
+        #[arg(long, default_value = mutate::GUEST)]
         kernel: Vec<String>,
         /// Only this part.
         #[arg(long)]

@@ -8,15 +8,15 @@
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
-use sentinel_ebpf_common::record::{OPERATION_SEND, OPERATION_SOCKET};
-use sentinel_ebpf_common::verdict::{Verdict, network_baseline};
-use sentinel_ebpf_common::{Session, SocketMark};
+use sentinel_ebpf_common::record::OPERATION_SOCKET;
+use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
+use sentinel_ebpf_common::{Session, SocketMark, TaskMark};
 
 use super::owners::{Owner, owner_of, sock_of};
 use super::{ALLOW, DENY, held, pointer};
 use crate::maps::SOCKETS;
 use crate::offsets;
-use crate::report::{Network, report_network};
+use crate::report::{Network, Refusal, report_network, report_socket};
 use crate::session::{governed, member, now_and_fresh, open_in_scopes, session};
 
 const UNIX: u32 = 1;
@@ -73,11 +73,12 @@ pub fn lsm_connect(ctx: LsmContext) -> i32 {
     if !is_internet(sock) {
         return ALLOW;
     }
-    match owner_of(sock) {
-        Owner::Session(owner) if owner == number => ALLOW,
-        Owner::Session(_) => refused(number, sock, Verdict::ForeignTask, 0, 0),
-        Owner::Nobody => refused(number, sock, Verdict::NoStorage, 0, 0),
+    let verdict = owned_by(number, sock);
+    if let Verdict::Allowed = verdict {
+        return ALLOW;
     }
+    report_socket(number, sock, &Refusal { verdict, audited: 0, rule_bits: 0, open_bits: 0 });
+    DENY
 }
 
 #[lsm(hook = "socket_sendmsg")]
@@ -90,33 +91,52 @@ pub fn lsm_sendmsg(ctx: LsmContext) -> i32 {
     if !is_internet(sock) {
         return ALLOW;
     }
-    match owner_of(sock) {
-        Owner::Session(owner) if owner == number => {}
-        Owner::Session(_) => return refused(number, sock, Verdict::ForeignTask, 0, 0),
-        Owner::Nobody => return refused(number, sock, Verdict::NoStorage, 0, 0),
+    let refusal = judge_sending(number, &mark, sock);
+    if let Verdict::Allowed = refusal.verdict {
+        return ALLOW;
+    }
+    // At one place for all, or each has the whole report of its own, and the verifier goes through every one.
+    report_socket(number, sock, &refusal);
+    if refusal.audited != 0 { ALLOW } else { DENY }
+}
+
+/// Whether a task of this session with this mark may send by a socket.
+#[inline(always)]
+fn judge_sending(number: u32, mark: &TaskMark, sock: u64) -> Refusal {
+    let mut told = Refusal { verdict: owned_by(number, sock), audited: 0, rule_bits: 0, open_bits: 0 };
+    if !matches!(told.verdict, Verdict::Allowed) {
+        return told;
     }
     let opened = opened_by(sock);
-    // One that never connected: its addresses are judged one by one. One of an older generation: its packets are, by egress.
     let Some(of_session) = session(number) else {
-        return refused(number, sock, Verdict::NoSession, opened.opened_by, 0);
+        told.verdict = Verdict::NoSession;
+        told.rule_bits = opened.opened_by;
+        return told;
     };
+    // One that never connected: its addresses are judged one by one. One of an older generation: its packets are, by egress.
     if opened.opened_by == 0 || opened.generation != of_session.generation {
-        return ALLOW;
+        return told;
     }
     let (now, fresh) = now_and_fresh();
     let mut open = network_baseline(&of_session);
     if fresh {
-        open |= open_in_scopes(&mark, of_session.generation, now);
+        open |= open_in_scopes(mark, of_session.generation, now);
     }
-    if opened.opened_by & open != 0 {
-        return ALLOW;
+    told.verdict = judge(opened.opened_by, open, fresh);
+    told.audited = u32::from(of_session.flags & Session::AUDIT != 0);
+    told.rule_bits = opened.opened_by;
+    told.open_bits = open;
+    told
+}
+
+/// Whether a socket is a session's own.
+#[inline(always)]
+fn owned_by(number: u32, sock: u64) -> Verdict {
+    match owner_of(sock) {
+        Owner::Session(owner) if owner == number => Verdict::Allowed,
+        Owner::Session(_) => Verdict::ForeignTask,
+        Owner::Nobody => Verdict::NoStorage,
     }
-    let verdict = if fresh { Verdict::DoorClosed } else { Verdict::HeartbeatStale };
-    if of_session.flags & Session::AUDIT != 0 {
-        report(number, sock, verdict, 1, opened.opened_by, open);
-        return ALLOW;
-    }
-    refused(number, sock, verdict, opened.opened_by, open)
 }
 
 /// By what a socket was let connect; nothing where it wasn't.
@@ -138,35 +158,4 @@ fn opened_by(sock: u64) -> SocketMark {
 fn is_internet(sock: u64) -> bool {
     let family: u16 = member(sock, offsets::sock_family()).unwrap_or(INET as u16);
     family == INET as u16 || family == INET6 as u16
-}
-
-#[inline(always)]
-fn refused(number: u32, sock: u64, verdict: Verdict, rule_bits: u64, open_bits: u64) -> i32 {
-    report(number, sock, verdict, 0, rule_bits, open_bits);
-    DENY
-}
-
-#[inline(always)]
-fn report(number: u32, sock: u64, verdict: Verdict, audited: u32, rule_bits: u64, open_bits: u64) {
-    let family: u16 = member(sock, offsets::sock_family()).unwrap_or(0);
-    let port: u16 = member(sock, offsets::sock_port()).unwrap_or(0);
-    let protocol: u16 = member(sock, offsets::sock_protocol()).unwrap_or(0);
-    let mut address = [0; 16];
-    if u32::from(family) == INET6 {
-        address = member(sock, offsets::sock_v6()).unwrap_or_default();
-    } else {
-        let ip: [u8; 4] = member(sock, offsets::sock_v4()).unwrap_or_default();
-        (address[10], address[11]) = (0xff, 0xff);
-        (address[12], address[13], address[14], address[15]) = (ip[0], ip[1], ip[2], ip[3]);
-    }
-    let network = Network {
-        operation: OPERATION_SEND,
-        address,
-        port: u32::from(u16::from_be(port)),
-        protocol: u32::from(protocol),
-        family: u32::from(family),
-        rule_bits,
-        open_bits,
-    };
-    report_network(number, verdict, audited, &network);
 }

@@ -108,7 +108,7 @@ impl Kernels {
     /// There is none; names those that there are.
     pub(crate) fn selected(&self, selection: &Selection) -> anyhow::Result<Vec<Listed>> {
         let is_selected = |program: &&Listed| match selection {
-            Selection::Listed | Selection::Having(_) => !program.tests.is_empty(),
+            Selection::Listed | Selection::All | Selection::Having(_) => !program.tests.is_empty(),
             Selection::Of(name, _) => program.name() == *name,
         };
         let selected: Vec<Listed> = self.program.iter().filter(is_selected).cloned().collect();
@@ -117,6 +117,11 @@ impl Kernels {
             bail!("`tests/kernels.toml` has no such program, but: {}", names.join(", "));
         }
         Ok(selected)
+    }
+
+    /// The names of all.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.kernel.iter().map(|kernel| kernel.name.clone()).collect()
     }
 
     /// The kernel of this name.

@@ -29,6 +29,8 @@ use crate::{build_ebpf, setup, toolchain};
 pub(crate) enum Selection {
     /// Those that `tests/kernels.toml` names.
     Listed,
+    /// As `Listed`, and on a kernel that has a list of its own also all that the programs' lists name. Where Sentinel refuses to start, its own alone.
+    All,
     /// Those with this in their name, of the programs of which it names some.
     Having(String),
     /// Those of one program, `package/target`, with this in their name.
@@ -65,11 +67,25 @@ pub(crate) fn vm(root: &Path, kernel: Option<&str>, test: Option<&str>) -> anyho
     let kernels = Kernels::read(root)?;
     let names: Vec<String> = match kernel {
         Some(name) => vec![kernels.find(name)?.name.clone()],
-        None => kernels.kernel.iter().map(|kernel| kernel.name.clone()).collect(),
+        None => kernels.names(),
     };
+    println!("{}", run_on(root, names, Selection::parse(test))?);
+    Ok(())
+}
+
+/// Runs all that any list names on every kernel.
+///
+/// # Errors
+/// As [`vm`].
+pub(crate) fn all(root: &Path) -> anyhow::Result<String> {
+    run_on(root, Kernels::read(root)?.names(), Selection::All)
+}
+
+/// What passed.
+fn run_on(root: &Path, names: Vec<String>, selection: Selection) -> anyhow::Result<String> {
     setup::setup(root)?;
     build_ebpf::build_ebpf(root)?;
-    let vm = Vm::prepare(root, Selection::parse(test))?;
+    let vm = Vm::prepare(root, selection)?;
     let (mut passed, mut failed) = (0, Vec::new());
     for name in names {
         match vm.run(&name) {
@@ -83,9 +99,9 @@ pub(crate) fn vm(root: &Path, kernel: Option<&str>, test: Option<&str>) -> anyho
             }
         }
     }
-    println!("{passed} passed on the kernels without a failure; {} kernels with one", failed.len());
-    ensure!(failed.is_empty(), "failed on: {}", failed.join(", "));
-    Ok(())
+    let told = format!("{passed} passed on the kernels without a failure; {} kernels with one", failed.len());
+    ensure!(failed.is_empty(), "{told}; failed on: {}", failed.join(", "));
+    Ok(told)
 }
 
 impl Vm {
@@ -201,8 +217,7 @@ pub(crate) fn backports_installer() -> anyhow::Result<Command> {
 /// # Errors
 /// `tests/kernels.toml` can't be read.
 pub(crate) fn tests(root: &Path) -> anyhow::Result<Vec<String>> {
-    let kernels = Kernels::read(root)?.kernel;
-    Ok(kernels.iter().map(|kernel| format!("vm/{}", kernel.name)).collect())
+    Ok(Kernels::read(root)?.names().iter().map(|name| format!("vm/{name}")).collect())
 }
 
 /// Where what was downloaded is kept: outside the target folder, so that a clean build finds it again.

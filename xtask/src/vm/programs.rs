@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Context as _;
 
 use super::Selection;
-use super::kernels::{Kernel, Listed};
+use super::kernels::{Kernel, Listed, Tier};
 use crate::command::output_of;
 use crate::test::{Target, executables};
 
@@ -112,9 +112,11 @@ impl Program {
     pub(crate) fn run(&self, kernel: &Kernel, selection: &Selection) -> String {
         let mut arguments = Vec::new();
         match selection {
-            Selection::Listed => {
-                let tests = if kernel.tests.is_empty() { &self.listed.tests } else { &kernel.tests };
-                arguments.extend(tests.iter().map(|test| quoted(test)));
+            Selection::Listed | Selection::All => {
+                let has_own = !kernel.tests.is_empty();
+                let takes_both = *selection == Selection::All && kernel.tier != Tier::None;
+                let common = if has_own && !takes_both { &[][..] } else { &self.listed.tests };
+                arguments.extend(common.iter().chain(&kernel.tests).map(|test| quoted(test)));
                 arguments.extend(self.listed.skip.iter().map(|test| format!("--skip {}", quoted(test))));
             }
             Selection::Having(part) | Selection::Of(_, part) => arguments.push(quoted(part)),
@@ -126,4 +128,32 @@ impl Program {
 /// A word for the shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernels::Kernels;
+    use super::*;
+
+    #[test]
+    fn a_kernels_own_list_stands_for_the_programs_but_where_all_is_wanted_and_sentinel_starts() {
+        let kernels: Kernels = toml::from_str(
+            "[[kernel]]\nname = 'own'\nsuites = []\npackage = ''\nprocessor = ''\ntier = 'lsm'\ntests = ['few']\n\
+             [[kernel]]\nname = 'none'\nsuites = []\npackage = ''\nprocessor = ''\ntier = 'none'\ntests = ['few']\n\
+             [[kernel]]\nname = 'plain'\nsuites = []\npackage = ''\nprocessor = ''\ntier = 'kill'\n\
+             [[program]]\npackage = 'p'\ntarget = 'lib'\ntests = ['many']\n",
+        )
+        .unwrap();
+        let program = Program { listed: kernels.program[0].clone(), executable: PathBuf::new() };
+        let arguments = |kernel: &str, selection: &Selection| {
+            let line = program.run(kernels.find(kernel).unwrap(), selection);
+            line.trim_end().rsplit_once("p-lib ").unwrap().1.to_owned()
+        };
+        for (kernel, listed, all) in
+            [("own", "'few'", "'many' 'few'"), ("none", "'few'", "'few'"), ("plain", "'many'", "'many'")]
+        {
+            assert_eq!(arguments(kernel, &Selection::Listed), listed);
+            assert_eq!(arguments(kernel, &Selection::All), all);
+        }
+    }
 }
