@@ -72,6 +72,15 @@ pub enum NameArrival {
     },
 }
 
+impl NameArrival {
+    const fn session(&self) -> SessionId {
+        match self {
+            Self::Asked { by, .. } | Self::Told { by, .. } => by.session,
+            Self::Answered { ticket, .. } => ticket.session,
+        }
+    }
+}
+
 /// The resolver's way to the driver.
 #[derive(Debug)]
 pub struct NameGate {
@@ -166,6 +175,15 @@ struct Listed {
 
 impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     pub(super) fn on_name(&mut self, arrival: NameArrival) {
+        let session = arrival.session();
+        self.handle_name(arrival);
+        if !self.sessions.contains_key(&session) {
+            // It was over when this came, and its lane was made anew for it.
+            self.intake.forget(Lane::Session(session));
+        }
+    }
+
+    fn handle_name(&mut self, arrival: NameArrival) {
         match arrival {
             NameArrival::Asked { by, question, reply } => {
                 // Who asked may be gone.

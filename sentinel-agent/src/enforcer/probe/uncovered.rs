@@ -18,7 +18,12 @@ const ALWAYS: &[Known] = &[
     (
         "what goes through an open door",
         Hold::NotCovered,
-        "an action's door is open for its whole process, and a server at a granted address can relay anything",
+        "an action's door is open for its whole process, and a server at a granted address or host can relay anything: a proxy, DNS over HTTPS",
+    ),
+    (
+        "another host at the address of one that is granted by name",
+        Hold::NotCovered,
+        "a content network serves many hosts at one address, and TLS is not looked into",
     ),
     (
         "files that run later elsewhere (cron, shell profiles, authorised keys)",
