@@ -5,6 +5,7 @@
 
 #![expect(clippy::expect_used, reason = "a harness fails by panicking")]
 
+pub mod dns;
 mod host;
 mod laptop;
 mod programs;

@@ -21,7 +21,9 @@ fn baseline(name: &str, server: &Server) -> String {
 /// What an action `fetch` opens.
 fn grant(name: &str, server: &Server) -> String {
     let port = server.address().port();
-    format!("actions: {{fetch: {{grants: {{network: [{{host: \"{name}:{port}\", allow_private: true}}]}}}}}}\n")
+    format!(
+        "actions: {{fetch: {{grants: {{network: [{{host: \"{name}:{port}\", allow_private: true}}]}}}}}}\n"
+    )
 }
 
 /// What was refused of names, by target, with its verdict.
@@ -49,12 +51,17 @@ fn expect_lines(probe: &Finished, expected: &[String]) {
 
 #[test]
 fn a_listed_host_is_found_and_reached_and_another_is_not_even_asked_for() {
-    let (server, dns) =
-        (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}, "other.example.com": {"a": ["127.0.0.1"]}})));
+    let (server, dns) = (
+        Server::start(),
+        DnsServer::start(
+            &json!({"api.example.com": {"a": ["127.0.0.1"]}, "other.example.com": {"a": ["127.0.0.1"]}}),
+        ),
+    );
     let host = host(&dns, &baseline("api.example.com", &server));
     let port = server.address().port();
     let (connect, reach) = (format!("connect=127.0.0.1:{port}"), format!("reach=api.example.com:{port}"));
-    let probe = host.probe(&[&connect, "resolve=other.example.com", &reach, &connect, "resolve=API.Example.com."]);
+    let probe =
+        host.probe(&[&connect, "resolve=other.example.com", &reach, &connect, "resolve=API.Example.com."]);
     expect_lines(
         &probe,
         &[
@@ -66,13 +73,18 @@ fn a_listed_host_is_found_and_reached_and_another_is_not_even_asked_for() {
         ],
     );
     assert_eq!(asked(&dns), ["api.example.com"]);
-    assert!(refused(&host).contains(&("other.example.com".to_owned(), "no_rule".to_owned())), "{:?}", refused(&host));
+    assert!(
+        refused(&host).contains(&("other.example.com".to_owned(), "no_rule".to_owned())),
+        "{:?}",
+        refused(&host)
+    );
     assert!(probe.stderr.contains("other.example.com:443"), "what would allow it: {}", probe.stderr);
 }
 
 #[test]
 fn an_actions_host_is_found_and_reached_inside_it_and_neither_before_nor_after() {
-    let (server, dns) = (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}})));
+    let (server, dns) =
+        (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}})));
     let host = host(&dns, &grant("api.example.com", &server));
     let port = server.address().port();
     let (connect, reach) = (format!("connect=127.0.0.1:{port}"), format!("reach=api.example.com:{port}"));
@@ -95,7 +107,8 @@ fn an_actions_host_is_found_and_reached_inside_it_and_neither_before_nor_after()
 
 #[test]
 fn what_one_session_was_told_opens_nothing_to_another() {
-    let (server, dns) = (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}})));
+    let (server, dns) =
+        (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}})));
     let host = host(&dns, &baseline("api.example.com", &server));
     let port = server.address().port();
     let stop = host.folder.join("stop");
@@ -136,7 +149,11 @@ fn addresses_of_this_host_and_of_metadata_are_not_told_for_a_public_name() {
         ],
     );
     let told = refused(&host);
-    assert!(told.iter().any(|(target, verdict)| target.contains("169.254.169.254") && verdict == "private_address"), "{told:?}");
+    assert!(
+        told.iter()
+            .any(|(target, verdict)| target.contains("169.254.169.254") && verdict == "private_address"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -244,7 +261,10 @@ import os
 for path in ('/run/nscd/socket', '/run/systemd/resolve/io.systemd.Resolve', '/run/dbus/system_bus_socket'):
     print(os.path.exists(path))
 ";
-    expect_lines(&host.run(&["/usr/bin/python3", "-c", sockets]), &["False".to_owned(), "False".to_owned(), "False".to_owned()]);
+    expect_lines(
+        &host.run(&["/usr/bin/python3", "-c", sockets]),
+        &["False".to_owned(), "False".to_owned(), "False".to_owned()],
+    );
 }
 
 #[test]
@@ -262,7 +282,8 @@ fn an_upstream_that_is_dead_fails_names_and_opens_nothing() {
 
 #[test]
 fn without_its_agent_a_session_finds_no_name() {
-    let (server, dns) = (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}})));
+    let (server, dns) =
+        (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}})));
     let mut host = host(&dns, &baseline("api.example.com", &server));
     let port = server.address().port();
     let go_on = host.folder.join("go-on");
@@ -277,15 +298,31 @@ fn without_its_agent_a_session_finds_no_name() {
 
 #[test]
 fn a_reload_that_takes_a_host_away_shuts_its_addresses() {
-    let (server, dns) = (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}})));
+    let (server, dns) =
+        (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}})));
     let host = host(&dns, &baseline("api.example.com", &server));
     let port = server.address().port();
     let (first, second) = (host.folder.join("first"), host.folder.join("second"));
     let (connect, reach) = (format!("connect=127.0.0.1:{port}"), format!("reach=api.example.com:{port}"));
     let wait = |path: &std::path::Path| format!("await={}", path.display());
-    let probe = host.start_probe(&[&reach, &wait(&first), &connect, "say=kept", &wait(&second), &connect, &reach, "say=gone"]);
+    let probe = host.start_probe(&[
+        &reach,
+        &wait(&first),
+        &connect,
+        "say=kept",
+        &wait(&second),
+        &connect,
+        &reach,
+        "say=gone",
+    ]);
     probe.wait_for_line(&format!("{reach} ok"));
-    host.write_policy("test", &format!("rate_limits: {{x: {{max_count: 1, window_seconds: 1}}}}\n{}", baseline("api.example.com", &server)));
+    host.write_policy(
+        "test",
+        &format!(
+            "rate_limits: {{x: {{max_count: 1, window_seconds: 1}}}}\n{}",
+            baseline("api.example.com", &server)
+        ),
+    );
     assert!(host.operate(&["reload"]).status == Some(0));
     std::fs::write(first, "").unwrap();
     probe.wait_for_line("kept");
@@ -295,12 +332,18 @@ fn a_reload_that_takes_a_host_away_shuts_its_addresses() {
     std::fs::write(second, "").unwrap();
     probe.wait_for_line("gone");
     let probe = probe.finish();
-    assert!(probe.stdout.contains(&format!("{connect} EPERM\n{reach} fails")), "{} {}", probe.stdout, probe.stderr);
+    assert!(
+        probe.stdout.contains(&format!("{connect} EPERM\n{reach} fails")),
+        "{} {}",
+        probe.stdout,
+        probe.stderr
+    );
 }
 
 #[test]
 fn unmodified_programs_work_by_name_inside_an_action_and_fail_outside_it() {
-    let (server, dns) = (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"], "aaaa": []}})));
+    let (server, dns) =
+        (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"], "aaaa": []}})));
     let policy = baseline("api.example.com", &server);
     let url = format!("http://api.example.com:{}/", server.address().port());
     let with = host(&dns, &policy);

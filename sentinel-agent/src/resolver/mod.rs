@@ -6,14 +6,24 @@
 //! - a session that floods, an upstream that hangs and bytes that mean nothing delay nobody else, and the memory they take is bounded.
 
 mod addresses;
+mod answering;
+mod bindings;
+mod host_servers;
+mod limits;
 mod listen;
+mod message;
+mod serving;
 mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use sentinel_proto::{HostName, SessionId};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
+
+use answering::Answering;
+use serving::Serving;
 
 pub use listen::{ListenError, Listeners};
 pub use upstream::{Upstream, UpstreamError};
@@ -187,7 +197,10 @@ pub fn start<G: Gate + 'static>(
     upstream: Upstream,
     gate: Rc<G>,
 ) -> std::io::Result<JoinHandle<()>> {
-    let sockets: Vec<_> = listeners.into_pairs().map(|pair| (pair.datagrams, pair.connections)).collect();
-    let _ = (sockets, upstream, gate);
-    Ok(tokio::task::spawn_local(std::future::pending()))
+    let watched = |pair: listen::Pair| {
+        Ok((UdpSocket::from_std(pair.datagrams)?, TcpListener::from_std(pair.connections)?))
+    };
+    let sockets = listeners.into_pairs().map(watched).collect::<std::io::Result<Vec<_>>>()?;
+    let serving = Serving::new(Answering::new(gate, upstream));
+    Ok(tokio::task::spawn_local(serving.run(sockets)))
 }
