@@ -255,7 +255,32 @@ fn operator(connection: &Connection, sender: Sender) -> Operator {
 /// A grant's doors as the policy names them.
 fn doors_of(grant: &Grant) -> impl Iterator<Item = String> {
     let network = grant.network.iter().map(sentinel_policy::network_entry);
+    let names = grant.names.iter().map(|rule| {
+        let private = if rule.allow_private { ", also where that is a private address" } else { "" };
+        format!("{}{private}", sentinel_policy::name_entry(rule))
+    });
     let listen =
         grant.listen.iter().map(|rule| format!("listen at {}", sentinel_policy::network_entry(rule)));
-    network.chain(listen).chain(grant.exec.iter().map(|rule| rule.path.display().to_string()))
+    network.chain(names).chain(listen).chain(grant.exec.iter().map(|rule| rule.path.display().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_approves_sees_every_door_names_among_them() {
+        let text = "enforcement: {network: {allow: ['192.0.2.1:443', 'api.example.com:443', {host: '*.internal.example:*', allow_private: true}], listen: ['127.0.0.1:80']}, exec: {allow: [/bin/true]}}";
+        let policy = sentinel_policy::parse(text).unwrap().policy;
+        assert_eq!(
+            doors_of(&policy.grants[0]).collect::<Vec<_>>(),
+            [
+                "192.0.2.1:443/tcp",
+                "api.example.com:443/tcp",
+                "*.internal.example:*/tcp, also where that is a private address",
+                "listen at 127.0.0.1:80/tcp",
+                "/bin/true"
+            ]
+        );
+    }
 }

@@ -3,8 +3,8 @@
 //! An editor with a YAML language server completes and checks a policy by it where the policy's first line is
 //! `# yaml-language-server: $schema=/path/to/policy.schema.json`.
 //!
-//! Invariant: every policy fits it. Not all that fits it is a policy: which time zones there are, or that an address has
-//! no bits behind its prefix, only the reader knows.
+//! Invariant: every policy fits it. Not all that fits it is a policy: which time zones there are, that an address has no bits
+//! behind its prefix, or below which names anybody can have one, only the reader knows.
 
 use sentinel_proto::{ActionName, Money};
 use serde_json::{Map, Number, Value, json};

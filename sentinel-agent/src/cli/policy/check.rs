@@ -58,7 +58,8 @@ fn summary(policy: &Policy) -> String {
         Mode::Enforce => "Any other address or executable is refused by the kernel.".to_owned(),
         Mode::Audit => "NOTHING is refused by the kernel: mode `audit` only records.".to_owned(),
     });
-    let has_network = policy.grants.first().is_some_and(|grant| !grant.network.is_empty());
+    let has_network =
+        policy.grants.first().is_some_and(|grant| !(grant.network.is_empty() && grant.names.is_empty()));
     if has_network && has_budget(policy) {
         lines.push(match policy.on_exhausted {
             OnExhausted::Close => {
@@ -191,9 +192,27 @@ mod tests {
             "Only these actions may start: ask_model, render_report, save_note, search_web.\n",
             "`search_web` may start 10 times in 60 s.\n",
             "Dollars that may be spent: the session 5, each run 1, `ask_model` 0.8.\n",
-            "Without any action, the session may:\n  connect to 127.0.0.53:53/udp\n  execute /usr/bin/python3.11\n",
+            "Without any action, the session may:\n  connect to 127.0.0.1:8125/udp\n  execute /usr/bin/python3.11\n",
             "While `search_web` runs, for 30 s at most, its processes may also:\n  connect to 192.0.2.10:443/tcp\n  connect to [2001:db8::10]:443/tcp\n",
+            "While `ask_model` runs, for 120 s at most, its processes may also:\n  connect to llm.example.com:443/tcp\n",
             "Any other address or executable is refused by the kernel.\n",
+        ] {
+            assert!(out.contains(line), "{line}\nis not in\n{out}");
+        }
+    }
+
+    #[test]
+    fn names_are_told_with_what_they_may_stand_for() {
+        let (code, out, err) = report(
+            b"budgets: {run: 1}
+enforcement: {network: {allow: ['*.example.com:443', {host: 'db.internal.example:5432', allow_private: true}]}}
+",
+        );
+        assert_eq!((code, err.as_str()), (0, ""));
+        for line in [
+            "  connect to *.example.com:443/tcp\n",
+            "  connect to db.internal.example:5432/tcp, also where that is a private address\n",
+            "the addresses open without any action close too.\n",
         ] {
             assert!(out.contains(line), "{line}\nis not in\n{out}");
         }

@@ -1,11 +1,15 @@
 //! Parts of a policy in plain words. Names and paths in a policy are printable, so they stand here as they are.
 
 use sentinel_engine::{Approvals, Approver, Grant, Policy};
-use sentinel_policy::network_entry;
+use sentinel_policy::{name_entry, network_entry};
 
 /// What doors let a session do, a line each.
 pub(super) fn doors(grant: &Grant) -> impl Iterator<Item = String> {
     let network = grant.network.iter().map(|rule| format!("  connect to {}", network_entry(rule)));
+    let names = grant.names.iter().map(|rule| {
+        let private = if rule.allow_private { ", also where that is a private address" } else { "" };
+        format!("  connect to {}{private}", name_entry(rule))
+    });
     let listen = grant.listen.iter().map(|rule| format!("  be reached at {}", network_entry(rule)));
     let kept =
         grant.keep_alive.then(|| "  use connections of the same grant that are left from before".to_owned());
@@ -13,7 +17,7 @@ pub(super) fn doors(grant: &Grant) -> impl Iterator<Item = String> {
         let risk = if rule.writable_accepted { ", also where the application can write it" } else { "" };
         format!("  execute {}{risk}", rule.path.display())
     });
-    network.chain(kept).chain(listen).chain(exec)
+    network.chain(names).chain(kept).chain(listen).chain(exec)
 }
 
 /// What is open without any action, a line each.

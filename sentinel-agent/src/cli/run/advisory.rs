@@ -105,7 +105,10 @@ fn what_does_not_hold(policy: &Policy) -> Vec<String> {
     let mut warnings = Vec::new();
     let baseline = policy.grants.first();
     let doors = [
-        ("enforcement.network.allow", baseline.is_some_and(|grant| !grant.network.is_empty())),
+        (
+            "enforcement.network.allow",
+            baseline.is_some_and(|grant| !(grant.network.is_empty() && grant.names.is_empty())),
+        ),
         ("enforcement.network.listen", baseline.is_some_and(|grant| !grant.listen.is_empty())),
         ("enforcement.exec.allow", baseline.is_some_and(|grant| !grant.exec.is_empty())),
         ("enforcement.exec.libraries", !policy.exec_libraries.is_empty()),
@@ -161,6 +164,12 @@ mod tests {
         let yaml = "budgets: {session: 1}\ndenied_actions: [a]\nrate_limits: {b: {max_count: 1, window_seconds: 1}}\n";
         assert_eq!(warnings(yaml), [""; 0]);
         assert_eq!(warnings("enforcement: {network: {allow: []}}\n"), [""; 0], "nothing is opened");
+    }
+
+    #[test]
+    fn a_name_is_held_to_as_little_as_an_address() {
+        let told = warnings("enforcement: {network: {allow: ['api.example.com:443']}}\n");
+        assert_eq!(told, ["warning: not enforced, all doors stand open: `enforcement.network.allow`"]);
     }
 
     #[test]

@@ -107,6 +107,18 @@ fn a_policy_without_names_has_none() {
 }
 
 #[test]
+fn an_address_that_answers_dns_is_a_doubt_only_where_a_host_is_named() {
+    let doubts = |of_action: &str| {
+        let text = format!(
+            "enforcement: {{network: {{allow: ['127.0.0.53:53/udp', '192.0.2.1:853', '192.0.2.2:*']}}}}\nactions: {{a: {{grants: {{network: ['{of_action}']}}}}}}"
+        );
+        parse(&text).unwrap().warnings.as_slice().len()
+    };
+    assert_eq!(doubts("192.0.2.3:443"), 0);
+    assert_eq!(doubts("api.example.org:443"), 3);
+}
+
+#[test]
 fn grants_of_names_share_a_number_only_where_they_open_the_same() {
     let policy = policy(
         "actions:\n  one: {grants: {network: ['a.example.org:443', 'b.example.org:443/tcp']}}\n  two: {grants: {network: ['b.example.org:443', {host: 'a.example.org:443', allow_private: false}]}}\n  three: {grants: {network: ['a.example.org:443']}}\n  four: {grants: {network: [{host: 'a.example.org:443', allow_private: true}]}}\n  five: {grants: {network: ['*.example.org:443']}}\n  six: {grants: {network: ['a.example.org:443/udp']}}\n  seven: {grants: {network: ['a.example.org:443'], keep_alive: true}}\n",

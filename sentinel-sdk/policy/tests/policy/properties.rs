@@ -147,7 +147,7 @@ prop_compose! {
 
 prop_compose! {
     // Three labels below no public suffix, so that a wildcard may stand before them.
-    fn host_names()(name in "([a-z0-9_]{1,3}\\.){2}example", wildcard: bool, port in option::of(1..=u16::MAX), udp: bool, allow_private: bool) -> NameRule {
+    fn host_names()(name in "([a-z0-9_]([a-z0-9_-]{0,2}[a-z0-9_])?\\.){2}example", wildcard: bool, port in option::of(1..=u16::MAX), udp: bool, allow_private: bool) -> NameRule {
         let name = HostName::parse(&name).unwrap();
         let name = if wildcard { NamePattern::OneBelow(name) } else { NamePattern::Exactly(name) };
         NameRule { protocol: if udp { Protocol::Udp } else { Protocol::Tcp }, name, port, allow_private, line: 0 }

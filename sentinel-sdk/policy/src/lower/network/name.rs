@@ -27,6 +27,10 @@ pub(super) fn pattern(text: &str, behind: &str) -> Result<NamePattern, Complaint
     };
     check_domain(&name, behind)?;
     match apex {
+        Some(_) if name.as_str().len() > HostName::MAX.saturating_sub(2) => {
+            let message = format!("{} is so long that no name is a label longer", Quoted(text));
+            return Err(Complaint::new(message, format!("write at most {} characters", HostName::MAX)));
+        }
         Some(_) if is_public(&name) => return Err(public(&name, behind)),
         None if name.labels().count() == 1 => return Err(single_label(&name, behind)),
         Some(_) | None => {}

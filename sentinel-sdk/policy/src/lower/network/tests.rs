@@ -141,6 +141,7 @@ fn a_name_is_read_as_what_it_shows() {
 fn every_wrong_name_is_answered_with_the_right_one() {
     let long_label = format!("{}.example.org:443", "a".repeat(64));
     let long_name = format!("{}example.org:443", "a.".repeat(130));
+    let long_wildcard = format!("*.{}example.org:443", "a.".repeat(121));
     for (text, right) in [
         ("API.OpenAI.com:443", "write `api.openai.com:443`"),
         ("api.openai.com.:443/tcp", "write `api.openai.com:443/tcp`"),
@@ -171,6 +172,7 @@ fn every_wrong_name_is_answered_with_the_right_one() {
         ("api.-x.com:443", "a letter or a digit"),
         (&long_label, "at most 63"),
         (&long_name, "at most 253"),
+        (&long_wildcard, "at most 253"),
         ("localhost:8080", "write `127.0.0.1:8080`, and `[::1]:8080`"),
         ("LOCALHOST.:8080", "write `127.0.0.1:8080`"),
         ("web.localhost:8080", "write `127.0.0.1:8080`"),
