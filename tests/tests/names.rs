@@ -349,7 +349,7 @@ fn unmodified_programs_work_by_name_inside_an_action_and_fail_outside_it() {
     let with = host(&dns, &policy);
     let without = host(&dns, "enforcement: {network: {allow: [\"another.example.com:443\"]}}\n");
     let curl: &[&str] = &["/usr/bin/curl", "-sS", "-m", "5", "-o", "/dev/null", &url];
-    assert!(!without.run(curl).status == Some(0));
+    assert_ne!(without.run(curl).status, Some(0));
     let reached = server.accepted();
     let _whatever_it_answers = with.run(curl);
     assert_eq!((reached, server.accepted()), (0, 1));
