@@ -15,6 +15,8 @@ const ACCEPTED: &[&str] = &[
     "BSD-2-Clause",
     "BSD-3-Clause",
     "CC0-1.0",
+    // Of data: the public certificate authorities that `webpki-roots` holds.
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",

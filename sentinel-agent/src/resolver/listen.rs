@@ -5,8 +5,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+
 /// How often another number is tried where the kernel's choice is taken on one of the other sockets.
 const ATTEMPTS: usize = 32;
+
+/// How many bytes of datagrams wait to be read, so that one session's burst doesn't push out another's question.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
 /// Why there are no sockets.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +100,10 @@ impl Pair {
         let failed = |cause| ListenError::Bind { address, cause };
         let connections = TcpListener::bind(address).map_err(failed)?;
         datagrams.set_nonblocking(true).map_err(failed)?;
+        // All sessions share it. Without the right to it, it stays as the host has it.
+        if let Err(error) = set_socket_recv_buffer_size_force(&datagrams, RECEIVE_BUFFER) {
+            tracing::debug!(%error, "the usual receive buffer has to do");
+        }
         connections.set_nonblocking(true).map_err(failed)?;
         Ok(Self { datagrams, connections })
     }

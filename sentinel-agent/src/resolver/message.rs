@@ -312,7 +312,8 @@ mod tests {
         assert_eq!(refused(&bytes(&chaos)), Some(ResponseCode::Refused));
         let mut newer = message("a.example.", RecordType::A);
         newer.set_edns(Edns::new().set_version(1).clone());
-        assert_eq!(refused(&bytes(&newer)), Some(ResponseCode::BADVERS));
+        // It shares its number with BADSIG.
+        assert_eq!(refused(&bytes(&newer)).map(u16::from), Some(ResponseCode::BADVERS.into()));
     }
 
     #[test]
@@ -400,7 +401,7 @@ mod tests {
 
         #[test]
         fn a_query_with_bytes_changed_put_in_and_cut_off_is_too(
-            labels in proptest::collection::vec("[a-zA-Z0-9_-]{1,20}", 1..5),
+            labels in proptest::collection::vec("[a-zA-Z0-9_]{1,20}", 1..5),
             payload: u16,
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
             cut in any::<prop::sample::Index>(),

@@ -111,7 +111,7 @@ pub enum Refusal {
     NotInSession,
     /// The session asks too much: told as SERVFAIL.
     Limited,
-    /// The gate can't say or can't open, and why: told as SERVFAIL.
+    /// The gate can't say or can't open, and why: told as SERVFAIL. Telling the operator is the gate's business.
     Unavailable(String),
 }
 
@@ -135,7 +135,7 @@ pub struct About<'a> {
     pub ticket: Option<&'a Ticket>,
 }
 
-/// Something that the operator should see.
+/// Something that the operator should see. The gate is told each time, except of limits: one that writes it down counts what repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// What was asked for is no host name; the text is made visible and cut.

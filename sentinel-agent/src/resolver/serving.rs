@@ -119,6 +119,9 @@ impl<G: Gate + 'static> Serving<G> {
                     continue;
                 }
             };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "replies may wait for each other");
+            }
             self.make_room();
             let id = self.next_connection();
             let task = tasks.spawn_local(Rc::clone(&self).serve_connection(id, stream, source));

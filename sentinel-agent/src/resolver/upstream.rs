@@ -93,7 +93,7 @@ enum Named {
 #[derive(Debug)]
 struct Servers {
     version: Option<Version>,
-    resolvers: Vec<TokioResolver>,
+    resolvers: Vec<(Server, TokioResolver)>,
     /// Which of them goes first, and until when.
     preferred: Cell<Option<(usize, Instant)>>,
 }
@@ -150,11 +150,9 @@ impl Upstream {
         };
         let mut last = String::new();
         for index in (first..count).chain(0..first) {
-            let Some(resolver) = servers.resolvers.get(index) else { continue };
+            let Some((server, resolver)) = servers.resolvers.get(index) else { continue };
             let looked_up = tokio::time::timeout(self.timeout, look_up(resolver, question)).await;
-            match looked_up
-                .unwrap_or_else(|_late| Err(Failure::Server("it did not answer in time".to_owned())))
-            {
+            match looked_up.unwrap_or_else(|_late| Err(Failure::Server("request timed out".to_owned()))) {
                 Ok(found) => {
                     if index != first {
                         servers
@@ -164,7 +162,7 @@ impl Upstream {
                     return Ok(found);
                 }
                 Err(Failure::Answer(cause)) => return Err(visible(&cause)),
-                Err(Failure::Server(cause)) => last = cause,
+                Err(Failure::Server(cause)) => last = format!("{}: {cause}", shown(server)),
             }
         }
         Err(visible(&format!("none of {count} DNS servers answered; the last: {last}")))
@@ -193,7 +191,9 @@ impl Upstream {
                 servers.into_iter().map(|address| Server { address, tls_name: None }).collect()
             }
         };
-        let resolvers = configured.iter().map(|server| self.resolver(server)).collect::<Result<_, _>>();
+        let resolvers =
+            configured.into_iter().map(|server| self.resolver(&server).map(|made| (server, made)));
+        let resolvers = resolvers.collect::<Result<_, _>>();
         let resolvers = resolvers.map_err(|cause| visible(&cause.to_string()))?;
         let servers = Rc::new(Servers { version, resolvers, preferred: Cell::new(None) });
         *self.current.borrow_mut() = Some(Rc::clone(&servers));
@@ -241,6 +241,16 @@ fn roots_of(file: &Path) -> Result<rustls::RootCertStore, UpstreamError> {
     if roots.is_empty() { Err(wrong("it holds no certificate".to_owned())) } else { Ok(roots) }
 }
 
+fn shown(server: &Server) -> String {
+    match &server.tls_name {
+        None => server.address.to_string(),
+        // What hickory says of a certificate that nobody vouches for is that there is no connection.
+        Some(name) => {
+            format!("tls://{}#{name} (reachable, and its certificate vouched for?)", server.address)
+        }
+    }
+}
+
 fn unreadable(file: &Path, cause: &std::io::Error) -> String {
     format!("cannot read `{}`: {cause}", file.display())
 }
@@ -269,8 +279,7 @@ async fn look_up(resolver: &TokioResolver, question: &Question) -> Result<Found,
 }
 
 fn found(name: &Name, kind: Kind, answers: &[Record]) -> Result<Found, Failure> {
-    let end = end_of_chain(name, answers)?;
-    let records: Vec<&Record> = answers.iter().filter(|record| record.name == *end).collect();
+    let records = belonging(name, kind, answers)?;
     let within = |record: &Record| record.ttl.clamp(SHORTEST_SECONDS, LONGEST_SECONDS);
     if let Kind::Https | Kind::Svcb = kind {
         let bindings = records.iter().filter_map(|record| {
@@ -296,6 +305,32 @@ fn found(name: &Name, kind: Kind, answers: &[Record]) -> Result<Found, Failure> 
         return Err(Failure::Answer("the answer holds no address of the name that was asked for".to_owned()));
     }
     Ok(Found::Addresses(addresses))
+}
+
+/// The records of the kind at the end of the name's aliases.
+fn belonging<'a>(name: &Name, kind: Kind, answers: &'a [Record]) -> Result<Vec<&'a Record>, Failure> {
+    let end = end_of_chain(name, answers)?;
+    let of_kind = |record: &&Record| match &record.data {
+        RData::A(_) => kind == Kind::A,
+        RData::AAAA(_) => kind == Kind::Aaaa,
+        RData::HTTPS(_) => kind == Kind::Https,
+        RData::SVCB(_) => kind == Kind::Svcb,
+        _ => false,
+    };
+    let (at_end, elsewhere): (Vec<_>, Vec<_>) =
+        answers.iter().filter(of_kind).partition(|record| record.name == *end);
+    if !at_end.is_empty() {
+        return Ok(at_end);
+    }
+    // Where hickory remembers what an alias leads to, it leaves out the alias. It passes no answer on without a record of the name at which it
+    // arrived; so a name that stands alone there is that one.
+    let owner = elsewhere.first().map(|record| &record.name);
+    let is_one_name = elsewhere.iter().all(|record| Some(&record.name) == owner);
+    if is_one_name {
+        Ok(elsewhere)
+    } else {
+        Err(Failure::Answer("the answer is about other names".to_owned()))
+    }
 }
 
 /// The name at which the aliases of an answer end.

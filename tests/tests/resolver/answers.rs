@@ -94,7 +94,13 @@ async fn an_absence_is_passed_on_as_what_it_is() {
                 (ResponseCode::NoError, 0),
                 "{name}"
             );
-            assert_eq!(summary(&scene.ask(name, RecordType::A).await), (ResponseCode::NoError, 1), "{name}");
+            for _ in 0..2 {
+                assert_eq!(
+                    summary(&scene.ask(name, RecordType::A).await),
+                    (ResponseCode::NoError, 1),
+                    "{name}"
+                );
+            }
         }
         scene.list("absent.example");
         let reply = scene.ask("absent.example", RecordType::A).await;

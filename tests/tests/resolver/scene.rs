@@ -20,19 +20,19 @@ use tokio::task::LocalSet;
 
 /// Session 1 may ask what `listed` says; who asks from a port of `others` is that session.
 #[derive(Debug, Default)]
-pub struct Recording {
-    pub listed: RefCell<BTreeMap<String, Ticket>>,
-    pub refusal: RefCell<Option<Refusal>>,
-    pub others: RefCell<BTreeMap<u16, u32>>,
-    pub keeps: Cell<Option<usize>>,
-    pub open_refusal: RefCell<Option<Refusal>>,
-    pub asked: RefCell<Vec<String>>,
-    pub askers: RefCell<Vec<Asker>>,
-    pub opened: RefCell<Vec<(u32, String, Vec<IpAddr>)>>,
-    pub told: RefCell<Vec<(Option<String>, Event)>>,
+pub(crate) struct Recording {
+    pub(crate) listed: RefCell<BTreeMap<String, Ticket>>,
+    pub(crate) refusal: RefCell<Option<Refusal>>,
+    pub(crate) others: RefCell<BTreeMap<u16, u32>>,
+    pub(crate) keeps: Cell<Option<usize>>,
+    pub(crate) open_refusal: RefCell<Option<Refusal>>,
+    pub(crate) asked: RefCell<Vec<String>>,
+    pub(crate) askers: RefCell<Vec<Asker>>,
+    pub(crate) opened: RefCell<Vec<(u32, String, Vec<IpAddr>)>>,
+    pub(crate) told: RefCell<Vec<(Option<String>, Event)>>,
 }
 
-pub const TICKET: Ticket =
+pub(crate) const TICKET: Ticket =
     Ticket { session: SessionId(1), allow_private: false, is_wildcard: false, grants: 1, generation: 1 };
 
 impl Gate for Recording {
@@ -79,26 +79,26 @@ impl Gate for Recording {
 }
 
 /// A running resolver.
-pub struct Scene {
-    pub gate: Rc<Recording>,
+pub(crate) struct Scene {
+    pub(crate) gate: Rc<Recording>,
     port: u16,
 }
 
 /// Runs a resolver that asks these servers, and something with it.
-pub async fn with<T>(upstreams: &[&DnsServer], run: impl AsyncFnOnce(&Scene) -> T) -> T {
+pub(crate) async fn with<T>(upstreams: &[&DnsServer], run: impl AsyncFnOnce(&Scene) -> T) -> T {
     let servers = upstreams.iter().map(|server| Server { address: server.address(), tls_name: None });
     with_settings(&settings(servers.collect()), run).await
 }
 
-pub fn settings(upstreams: Vec<Server>) -> Settings {
+pub(crate) fn settings(upstreams: Vec<Server>) -> Settings {
     Settings { upstreams: Some(upstreams), timeout_seconds: 2, ..Settings::default() }
 }
 
-pub async fn with_settings<T>(settings: &Settings, run: impl AsyncFnOnce(&Scene) -> T) -> T {
+pub(crate) async fn with_settings<T>(settings: &Settings, run: impl AsyncFnOnce(&Scene) -> T) -> T {
     with_upstream(Upstream::new(settings).unwrap(), run).await
 }
 
-pub async fn with_upstream<T>(upstream: Upstream, run: impl AsyncFnOnce(&Scene) -> T) -> T {
+pub(crate) async fn with_upstream<T>(upstream: Upstream, run: impl AsyncFnOnce(&Scene) -> T) -> T {
     let run = async {
         let gate = Rc::new(Recording::default());
         let listeners = Listeners::bind(0).unwrap();
@@ -113,29 +113,29 @@ pub async fn with_upstream<T>(upstream: Upstream, run: impl AsyncFnOnce(&Scene) 
 
 impl Scene {
     /// Lets session 1 ask for a name, or for what a `*.` stands for.
-    pub fn list(&self, name: &str) {
+    pub(crate) fn list(&self, name: &str) {
         self.list_with(name, Ticket { is_wildcard: name.starts_with("*."), ..TICKET });
     }
 
-    pub fn list_with(&self, name: &str, ticket: Ticket) {
+    pub(crate) fn list_with(&self, name: &str, ticket: Ticket) {
         self.gate.listed.borrow_mut().insert(name.to_owned(), ticket);
     }
 
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.gate.told.borrow().iter().map(|(_, event)| event.clone()).collect()
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// Asks over UDP from a socket of its own, with room for every answer that is given over UDP.
-    pub async fn ask(&self, name: &str, kind: RecordType) -> Message {
+    pub(crate) async fn ask(&self, name: &str, kind: RecordType) -> Message {
         self.ask_from(&self.application(1).await, name, kind).await
     }
 
     /// A socket of this session.
-    pub async fn application(&self, session: u32) -> UdpSocket {
+    pub(crate) async fn application(&self, session: u32) -> UdpSocket {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         // Connected, it takes nothing from another address than the one that it asks.
         socket.connect(self.address()).await.unwrap();
@@ -143,12 +143,12 @@ impl Scene {
         socket
     }
 
-    pub async fn ask_from(&self, socket: &UdpSocket, name: &str, kind: RecordType) -> Message {
+    pub(crate) async fn ask_from(&self, socket: &UdpSocket, name: &str, kind: RecordType) -> Message {
         socket.send(&query(name, kind)).await.unwrap();
         receive(socket).await
     }
 
-    pub async fn connect(&self, session: u32) -> TcpStream {
+    pub(crate) async fn connect(&self, session: u32) -> TcpStream {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         self.gate.others.borrow_mut().insert(socket.local_addr().unwrap().port(), session);
@@ -156,20 +156,20 @@ impl Scene {
     }
 }
 
-pub async fn receive(socket: &UdpSocket) -> Message {
+pub(crate) async fn receive(socket: &UdpSocket) -> Message {
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).await.unwrap();
     Message::from_vec(&buffer[..length]).unwrap()
 }
 
 /// A query with EDNS, its id made of its name.
-pub fn query(name: &str, kind: RecordType) -> Vec<u8> {
+pub(crate) fn query(name: &str, kind: RecordType) -> Vec<u8> {
     let mut query = plain_query(name, kind);
     query.set_edns(Edns::new().set_max_payload(4096).clone());
     query.to_vec().unwrap()
 }
 
-pub fn plain_query(name: &str, kind: RecordType) -> Message {
+pub(crate) fn plain_query(name: &str, kind: RecordType) -> Message {
     let id = name.bytes().fold(1_u16, |id, byte| id.wrapping_mul(31).wrapping_add(byte.into()));
     let mut query = Message::new(id, MessageType::Query, OpCode::Query);
     query.metadata.recursion_desired = true;
@@ -179,13 +179,13 @@ pub fn plain_query(name: &str, kind: RecordType) -> Message {
     query
 }
 
-pub async fn send_framed(stream: &mut TcpStream, message: &[u8]) {
+pub(crate) async fn send_framed(stream: &mut TcpStream, message: &[u8]) {
     let length = u16::try_from(message.len()).unwrap();
     stream.write_all(&[&length.to_be_bytes(), message].concat()).await.unwrap();
 }
 
 /// The next message; none where the other side has closed.
-pub async fn receive_framed(stream: &mut TcpStream) -> Option<Message> {
+pub(crate) async fn receive_framed(stream: &mut TcpStream) -> Option<Message> {
     let length = stream.read_u16().await.ok()?;
     let mut message = vec![0; usize::from(length)];
     stream.read_exact(&mut message).await.ok()?;
@@ -193,19 +193,19 @@ pub async fn receive_framed(stream: &mut TcpStream) -> Option<Message> {
 }
 
 /// A reply's code, and how many records it has.
-pub fn summary(reply: &Message) -> (ResponseCode, usize) {
+pub(crate) fn summary(reply: &Message) -> (ResponseCode, usize) {
     (reply.metadata.response_code, reply.answers.len())
 }
 
-pub fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+pub(crate) fn addresses(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 /// A file of this test's own.
-pub struct File(pub PathBuf);
+pub(crate) struct File(pub(crate) PathBuf);
 
 impl File {
-    pub fn new(name: &str, text: &str) -> Self {
+    pub(crate) fn new(name: &str, text: &str) -> Self {
         let path = std::env::temp_dir().join(format!("sentinel-resolver-{name}-{}", std::process::id()));
         std::fs::write(&path, text).unwrap();
         Self(path)

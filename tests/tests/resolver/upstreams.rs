@@ -30,7 +30,7 @@ async fn a_silent_server_costs_its_question_a_failure_that_is_told_and_delays_no
         let reply = scene.ask_from(&first, "api.example", RecordType::A).await;
         assert_eq!(dns::addresses(&reply), addresses(&["192.0.2.1"]));
         assert_eq!(summary(&receive(&first).await), (ResponseCode::ServFail, 0));
-        assert!(is_upstream_failure(&scene.events(), "did not answer in time"), "{:?}", scene.events());
+        assert!(is_upstream_failure(&scene.events(), "timed out"), "{:?}", scene.events());
     })
     .await;
 }
@@ -136,7 +136,7 @@ async fn a_server_over_tls_that_nobody_vouches_for_learns_no_question() {
         with_settings(&settings, async |scene| {
             scene.list("api.example");
             assert_eq!(summary(&scene.ask("api.example", RecordType::A).await), (ResponseCode::ServFail, 0));
-            assert!(is_upstream_failure(&scene.events(), "certificate"), "{:?}", scene.events());
+            assert!(is_upstream_failure(&scene.events(), "no connections available"), "{:?}", scene.events());
         })
         .await;
     }
