@@ -169,6 +169,14 @@ fn wait_until_bound(host: &Host, times: usize) {
     wait_until("the cgroup is bound", SOON, || host.log().matches("cgroup bound").count() >= times);
 }
 
+/// What the agent says when it holds what is there. Its sockets answer before.
+const READY: &str = " ready";
+
+fn log_when_ready(host: &Host) -> String {
+    wait_until("the agent is ready", SOON, || host.log().contains(READY));
+    host.log()
+}
+
 fn allow(server: &Server) -> String {
     format!("enforcement: {{network: {{allow: ['{}']}}}}\n", server.address())
 }
@@ -265,8 +273,27 @@ fn a_process_that_cannot_be_held_is_killed_and_it_is_told_why() {
     let mut root = Stranger::start_as(0);
     cgroup.add(root.child.id());
     let host = host(&cgroup, "strict_mode: true\n");
+    // By its first look, which comes before it says that it is ready.
+    let log = log_when_ready(&host);
+    let (looked, _) = log.split_once(READY).unwrap();
+    assert!(
+        looked.contains("runs as uid 0, not 54242") && looked.contains("its processes are killed"),
+        "{log}"
+    );
+    assert!(!log.contains("isn't held yet"), "{log}");
     wait_until("it is killed", SOON, || root.has_ended());
-    assert!(host.log().contains("runs as uid 0, not 54242"), "{}", host.log());
+}
+
+#[test]
+fn an_agent_that_says_it_is_ready_holds_what_is_bound() {
+    let (named, other) = (Server::start(), Server::start());
+    let cgroup = Cgroup::new("ready");
+    let mut inside = Stranger::start_as(UID);
+    cgroup.add(inside.child.id());
+    let host = host(&cgroup, &allow(&named));
+    log_when_ready(&host);
+    assert_eq!(inside.connect(&other), REFUSED);
+    assert_eq!(inside.connect(&named), "ok");
 }
 
 #[test]

@@ -315,6 +315,8 @@ fn enforce_and_serve(
             .map_err(|source| DaemonError::System { what: "wait for signals", source })?;
         let mut driver = Driver::new(authority, enforcer, clock, setting, intake);
         driver.announce(gap).map_err(|error| unusable(&error))?;
+        // Before it says that it is ready: a unit that waits for that has nothing unheld beside it.
+        driver.bind_cgroups();
         for (door, path, listener) in listeners {
             let listener =
                 watch::readable(listener).map_err(|source| DaemonError::Socket { path, source })?;

@@ -97,8 +97,9 @@ impl Executables {
         }
         let interpreter = script.interpreter.display();
         Err(refusal(script.rule)(format!(
-            "it is a script, and this host judges a script by its interpreter alone: list `{interpreter}` beside it if \
-             every script of `{interpreter}` may run there"
+            "it is a script, which needs its interpreter too: list `{interpreter}` beside it if that may run whatever it is \
+             given there (at tier `kill` any other script of it can then be executed as well, at tier `lsm` those that are \
+             listed)"
         )))
     }
 }
@@ -219,7 +220,10 @@ mod tests {
         let script = program(&folder, "script", b"#!/bin/true\n");
         let (script, interpreter) = (script.as_path(), Path::new("/bin/true"));
         let error = resolve(&[Grant::default(), grant(&[script]), grant(&[interpreter])]).unwrap_err();
-        assert!(error.contains("by its interpreter alone"), "{error}");
+        assert!(
+            error.contains("list `/usr/bin/true` beside it") || error.contains("list `/bin/true` beside it"),
+            "{error}"
+        );
         assert!(resolve(&[Grant::default(), grant(&[script, interpreter])]).is_ok());
         assert!(resolve(&[grant(&[interpreter]), grant(&[script])]).is_ok());
     }

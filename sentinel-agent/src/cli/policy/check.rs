@@ -73,7 +73,9 @@ fn summary(policy: &Policy) -> String {
     }
     if policy.grants.iter().any(|grant| !grant.exec.is_empty()) {
         lines.push(
-            "A script is judged by its interpreter alone: an allowed interpreter runs any script.".to_owned(),
+            "An allowed interpreter runs any script that it is given. At tier `kill` a script that is executed is judged by its interpreter \
+             alone; at tier `lsm` both must be allowed."
+                .to_owned(),
         );
     }
     lines.push(String::new());

@@ -1,6 +1,7 @@
 //! The driver with a recording enforcer, a ledger in memory and a clock that stands still: fail any call, and the
 //! invariants must hold.
 
+mod bound;
 mod decisions;
 mod denials;
 mod endings;

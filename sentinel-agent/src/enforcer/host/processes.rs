@@ -75,18 +75,67 @@ fn the_memory_of_a_process_outside_is_neither_read_nor_written_and_that_of_the_s
         assert_eq!(tried(&inside, &victim), host.refused(8));
         host.expect_only(OPERATION_TRACE, &inside);
     }
-    for (file, flags) in [("mem", libc::O_RDONLY), ("mem", libc::O_WRONLY), ("environ", libc::O_RDONLY)] {
-        let opened = |from: &Puppet, of: &Puppet| {
-            let path = format!("/proc/{}/{file}\0", of.pid());
-            let arguments = [HERE, Bytes, Number(flags.try_into().unwrap()), Number(0)];
-            call_with(from, libc::SYS_openat, &arguments, path.as_bytes()).min(0)
-        };
-        assert_eq!((opened(&outside, &victim), opened(&inside, &sibling)), (0, 0), "{file}");
+    for flags in [libc::O_RDONLY, libc::O_WRONLY] {
+        let opened = |from: &Puppet, of: &Puppet| open(from, of, "mem", flags);
+        assert_eq!((opened(&outside, &victim), opened(&inside, &sibling)), (0, 0), "{flags}");
         let refused = if host.is_lsm() { -libc::EACCES } else { 0 };
-        assert_eq!(opened(&inside, &victim), refused, "{file}");
+        assert_eq!(opened(&inside, &victim), refused, "{flags}");
         host.expect_only(OPERATION_TRACE, &inside);
     }
     drop(memory);
+}
+
+/// 0, or why a file of a process's folder in /proc could not be opened, below 0.
+fn open(from: &Puppet, of: &Puppet, file: &str, flags: i32) -> i32 {
+    let path = format!("/proc/{}/{file}\0", of.pid());
+    let arguments = [HERE, Bytes, Number(flags.try_into().unwrap()), Number(0)];
+    call_with(from, libc::SYS_openat, &arguments, path.as_bytes()).min(0)
+}
+
+/// Gives up `CAP_PERFMON` and `CAP_SYS_ADMIN`, which counts for it, and keeps what else it has.
+fn give_up_measuring(puppet: &Puppet) {
+    const VERSION_3: u32 = 0x2008_0522;
+    let kept = crate::peer::credentials_of(puppet.pid()).unwrap().capabilities & !(1 << 38 | 1 << 21);
+    let (low, high) = (u32::try_from(kept & 0xffff_ffff).unwrap(), u32::try_from(kept >> 32).unwrap());
+    let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>();
+    // Of each half what is effective, permitted and inheritable.
+    let (header, sets) = (bytes(&[VERSION_3, 0]), bytes(&[low, low, 0, high, high, 0]));
+    let arguments = [Argument::Place(&header), Argument::Place(&sets)];
+    assert_eq!(puppet.order(Deed::Call(libc::SYS_capset, &arguments)).unwrap(), 0);
+    assert_eq!(crate::peer::credentials_of(puppet.pid()).unwrap().capabilities, kept);
+}
+
+/// Whether the kernel lets whoever has `CAP_PERFMON` read another's address space although a security module refuses (`may_access_mm`, 6.15).
+fn lets_measure() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_str().unwrap();
+    let parts = release.split(|character: char| !character.is_ascii_digit()).take(2);
+    let numbers: Vec<u32> = parts.map(|part| part.parse().unwrap()).collect();
+    numbers >= vec![6, 15]
+}
+
+#[test]
+fn the_environment_of_a_process_outside_is_not_opened_but_by_who_may_measure_where_the_kernel_lets_them() {
+    let mut host = Host::new();
+    let session = host.session(1, &policy(vec![Grant::default()]));
+    let (inside, outside, victim) =
+        (host.command(&session), Puppet::start().unwrap(), Puppet::start().unwrap());
+    let sibling = inside.fork().unwrap();
+    for may_measure in [true, false] {
+        if !may_measure {
+            give_up_measuring(&inside);
+            give_up_measuring(&outside);
+        }
+        let is_refused = host.is_lsm() && !(may_measure && lets_measure());
+        for file in ["environ", "maps", "auxv"] {
+            let opened = |from: &Puppet, of: &Puppet| open(from, of, file, libc::O_RDONLY);
+            assert_eq!((opened(&outside, &victim), opened(&inside, &sibling)), (0, 0), "{file}");
+            let expected = if is_refused { -libc::EACCES } else { 0 };
+            assert_eq!(opened(&inside, &victim), expected, "{file}, may measure: {may_measure}");
+            // Also where the kernel lets it go: the hook was asked, and refused.
+            host.expect_only(OPERATION_TRACE, &inside);
+        }
+    }
 }
 
 #[test]
