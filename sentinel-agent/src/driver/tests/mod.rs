@@ -7,6 +7,7 @@ mod denials;
 mod endings;
 mod identity;
 mod memory;
+mod names;
 mod sessions;
 mod sockets;
 
