@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
 mod kernel;
+mod names;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -36,6 +37,11 @@ fn main() {
         [_, "flood"] => return flood(),
         [_, "worker"] => return kernel::worker(),
         [_, "kernel"] => return kernel::measure(),
+        [_, "names"] => return names::measure(),
+        [_, "names-flood"] => return names::flood(),
+        [_, "names-inside", first, count] => {
+            return names::inside(first.parse().expect("a number"), count.parse().expect("a number"));
+        }
         [_, "plain"] => return println!("{}", cycle("plain")),
         _ => {}
     }
@@ -106,6 +112,7 @@ fn main() {
         ""
     );
     kernel::measure();
+    names::measure();
 }
 
 /// An action's cost without anybody else, and while another session, on the other CPU, tries to reach what it must not.
