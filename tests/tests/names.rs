@@ -339,18 +339,3 @@ fn a_reload_that_takes_a_host_away_shuts_its_addresses() {
         probe.stderr
     );
 }
-
-#[test]
-fn unmodified_programs_work_by_name_inside_an_action_and_fail_outside_it() {
-    let (server, dns) =
-        (Server::start(), DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"], "aaaa": []}})));
-    let policy = baseline("api.example.com", &server);
-    let url = format!("http://api.example.com:{}/", server.address().port());
-    let with = host(&dns, &policy);
-    let without = host(&dns, "enforcement: {network: {allow: [\"another.example.com:443\"]}}\n");
-    let curl: &[&str] = &["/usr/bin/curl", "-sS", "-m", "5", "-o", "/dev/null", &url];
-    assert_ne!(without.run(curl).status, Some(0));
-    let reached = server.accepted();
-    let _whatever_it_answers = with.run(curl);
-    assert_eq!((reached, server.accepted()), (0, 1));
-}
