@@ -160,9 +160,13 @@ with zipfile.ZipFile(sys.argv[1] + '/demo-1-py3-none-any.whl', 'w') as wheel:
     let dns = DnsServer::start(
         &json!({"pypi.example.com": {"a": ["127.0.0.1"]}, "evil.example.com": {"a": ["127.0.0.1"]}}),
     );
+    // What pip calls to describe the system; a script where there is one, which tier `lsm` judges too.
+    let mut called = vec!["/usr/bin/dash", "/usr/bin/uname"];
+    called.extend(Some("/usr/bin/lsb_release").filter(|path| Path::new(path).exists()));
     let policy = format!(
-        "enforcement: {{network: {{allow: [{{host: \"pypi.example.com:{}\", allow_private: true}}]}}}}\n",
-        files.1
+        "enforcement:\n  network: {{allow: [{{host: \"pypi.example.com:{}\", allow_private: true}}]}}\n  exec: {{allow: [{}]}}\n",
+        files.1,
+        called.join(", ")
     );
     let host = host(&dns, &policy);
     let download = |from: &str| {
@@ -192,9 +196,12 @@ except SystemExit as ended:
             run.env_remove(variable);
         }
         let finished = sentinel_tests::Finished::of(run);
-        finished.lines().last().copied().unwrap_or_default().to_owned()
+        let last = finished.lines().last().copied().unwrap_or_default().to_owned();
+        (last, finished.stderr)
     };
-    assert_eq!(download("pypi.example.com"), "ended 0 ['demo-1-py3-none-any.whl']");
-    assert_eq!(download("evil.example.com"), "ended 1 []");
+    let (listed, told) = download("pypi.example.com");
+    assert_eq!(listed, "ended 0 ['demo-1-py3-none-any.whl']", "{told}");
+    let (unlisted, told) = download("evil.example.com");
+    assert_eq!(unlisted, "ended 1 []", "{told}");
     std::fs::remove_dir_all(folder).unwrap();
 }
