@@ -149,7 +149,7 @@ fn socket_address(text: &str, port: u16) -> Option<SocketAddr> {
         // A zone has a meaning on one link of one host.
         return match address {
             SocketAddr::V6(address) if address.scope_id() != 0 => None,
-            address => Some(address),
+            SocketAddr::V4(_) | SocketAddr::V6(_) => Some(address),
         };
     }
     let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));

@@ -1,13 +1,14 @@
 //! What one session can't do to the others.
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use sentinel_agent::resolver::{Event, Limit};
+use sentinel_policy::configuration::{Resolver as Settings, Upstream as Server};
 use sentinel_tests::dns::DnsServer;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::scene::{query, receive_framed, send_framed, summary, with};
+use crate::scene::{query, receive, receive_framed, send_framed, settings, summary, with, with_settings};
 
 const ANSWERED: (ResponseCode, usize) = (ResponseCode::NoError, 1);
 const FAILED: (ResponseCode, usize) = (ResponseCode::ServFail, 0);
@@ -23,14 +24,20 @@ async fn a_session_that_asks_too_fast_is_told_so_once_and_another_is_answered() 
         scene.list("api.example");
         let (flooding, other) = (scene.application(1).await, scene.application(2).await);
         let mut failed = 0;
-        for _ in 0..10_000 {
-            let reply = scene.ask_from(&flooding, "api.example", RecordType::TXT).await;
-            failed += usize::from(summary(&reply) == FAILED);
-            if failed == 5 {
+        let mut buffer = [0; 512];
+        // It doesn't wait for its replies, so that it is fast on any machine.
+        for _ in 0..100_000 {
+            flooding.send(&query("api.example", RecordType::TXT)).await.unwrap();
+            tokio::task::yield_now().await;
+            while let Ok(length) = flooding.try_recv(&mut buffer) {
+                let reply = Message::from_vec(&buffer[..length]).unwrap();
+                failed += usize::from(summary(&reply) == FAILED);
+            }
+            if failed >= 5 {
                 break;
             }
         }
-        assert_eq!(failed, 5);
+        assert!(failed >= 5);
         assert_eq!(scene.events(), [Event::Limited(Limit::Rate)]);
         assert_eq!(summary(&scene.ask_from(&other, "api.example", RecordType::A).await), ANSWERED);
     })
@@ -63,7 +70,10 @@ async fn names_of_a_sessions_own_choice_are_few_and_those_the_policy_spells_out_
 async fn a_session_whose_questions_hang_upstream_takes_no_place_of_another() {
     let server =
         DnsServer::start(&json!({"silent.example": {"silent": true}, "api.example": {"a": ["192.0.2.1"]}}));
-    with(&[&server], async |scene| {
+    let upstream = Server { address: server.address(), tls_name: None };
+    // None of them is over before the last one has come.
+    let settings = Settings { timeout_seconds: 30, ..settings(vec![upstream]) };
+    with_settings(&settings, async |scene| {
         scene.list("silent.example");
         scene.list("api.example");
         let (hanging, other) = (scene.application(1).await, scene.application(2).await);
@@ -73,7 +83,7 @@ async fn a_session_whose_questions_hang_upstream_takes_no_place_of_another() {
             tokio::task::yield_now().await;
         }
         // The one that is too many is answered before all those that wait.
-        assert_eq!(summary(&crate::scene::receive(&hanging).await), FAILED);
+        assert_eq!(summary(&receive(&hanging).await), FAILED);
         assert_eq!(scene.events(), [Event::Limited(Limit::InFlight)]);
         assert_eq!(summary(&scene.ask_from(&other, "api.example", RecordType::A).await), ANSWERED);
     })
