@@ -15,9 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Limit, Ticket};
 
 /// Questions a second in the long run: far more than any client asks that keeps its answers.
-const RATE: u64 = 200;
+const RATE: u64 = 500;
 /// Questions at once: what starts with a burst of lookups isn't a flood yet.
-const BURST: u64 = 400;
+const BURST: u64 = 1000;
 /// Questions that are with an upstream at a time.
 const MOST_IN_FLIGHT: usize = 32;
 /// Questions that are with an upstream or wait for that.
@@ -240,9 +240,9 @@ mod tests {
     fn a_session_asks_a_burst_at_once_and_then_at_its_rate() {
         let (limits, start) = (Limits::default(), Instant::now());
         let ask = |now| limits.enter(&ticket(1, false), &name(0), now).map(drop);
-        assert_eq!((0..1000).filter(|_| ask(start).is_ok()).count(), 400);
+        assert_eq!((0..2000).filter(|_| ask(start).is_ok()).count(), 1000);
         assert_eq!(ask(start), Err(Hit { limit: Limit::Rate, is_news: false }));
-        assert_eq!((0..1000).filter(|_| ask(after(start, 1)).is_ok()).count(), 200);
+        assert_eq!((0..2000).filter(|_| ask(after(start, 1)).is_ok()).count(), 500);
         assert!(limits.enter(&ticket(2, false), &name(0), start).is_ok());
     }
 

@@ -75,6 +75,10 @@ impl Echo {
 
 /// Asks a DNS server, and answers 0 where the answer seems to be that server's; else the number of the step that failed, or below 0 the error of
 /// the first call that names the server. Calls the kernel and nothing else.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the sizes of socket addresses, and what libc gives as `int`"
+)]
 extern "C" fn ask(how: usize) -> i32 {
     let is_v6 = how & IPV6 != 0;
     let (is_unconnected, is_stream) = (how & UNCONNECTED != 0, how & STREAM != 0);
