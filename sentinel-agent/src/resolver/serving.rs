@@ -1,7 +1,7 @@
 //! Datagrams and connections in, replies out.
 //!
 //! Invariant: a question waits for nobody else's answer. What is more than there is room for is dropped: a datagram at once, and of the
-//! connections the one that has been silent the longest.
+//! connections one that has asked nothing.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -194,14 +194,18 @@ impl<G: Gate + 'static> Serving<G> {
         connections.next
     }
 
-    /// Ends the connection that has been silent the longest, if there are as many as there may be.
+    /// Ends a connection if there are as many as there may be: the oldest over which no session has asked yet, else that of the oldest question. So
+    /// one session can't push out the others': of its own, few come to have asked.
     fn make_room(&self) {
         let longest = {
             let connections = self.connections.borrow();
             if connections.open.len() < MOST_CONNECTIONS {
                 return;
             }
-            let silent = connections.open.iter().min_by_key(|(id, open)| (open.last_question, **id));
+            let silent = connections
+                .open
+                .iter()
+                .min_by_key(|(id, open)| (open.session.is_some(), open.last_question, **id));
             silent.map(|(id, _)| *id)
         };
         if let Some(id) = longest {

@@ -115,10 +115,13 @@ async fn a_session_has_so_many_connections_and_another_has_its_own() {
 }
 
 #[tokio::test]
-async fn silent_connections_make_room_for_one_that_asks() {
+async fn silent_connections_make_room_for_one_that_asks_and_push_out_none_that_has_asked() {
     let server = server();
     with(&[&server], async |scene| {
         scene.list("api.example");
+        let mut early = scene.connect(2).await;
+        send_framed(&mut early, &query("api.example", RecordType::A)).await;
+        assert_eq!(summary(&receive_framed(&mut early).await.unwrap()), ANSWERED);
         let mut silent = Vec::new();
         for _ in 0..300 {
             silent.push(scene.connect(1).await);
@@ -128,6 +131,8 @@ async fn silent_connections_make_room_for_one_that_asks() {
         send_framed(&mut asking, &query("api.example", RecordType::A)).await;
         assert_eq!(summary(&receive_framed(&mut asking).await.unwrap()), ANSWERED);
         assert!(receive_framed(&mut silent[0]).await.is_none());
+        send_framed(&mut early, &query("api.example", RecordType::A)).await;
+        assert_eq!(summary(&receive_framed(&mut early).await.unwrap()), ANSWERED);
         assert_eq!(scene.events(), [Event::Limited(Limit::Total)]);
     })
     .await;

@@ -1,5 +1,7 @@
 //! Whom the resolver asks, and what becomes of a question that nobody answers.
 
+use std::net::Ipv4Addr;
+
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use sentinel_agent::resolver::{Event, Upstream, UpstreamError};
@@ -80,7 +82,10 @@ async fn without_a_server_every_question_fails_out_loud() {
 
 #[tokio::test]
 async fn the_hosts_own_servers_are_those_that_its_file_names_now() {
-    let server = DnsServer::builder().at("127.53.53.1:53".parse().unwrap());
+    // The port can't be chosen, and so the address is this process's own.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, 53, high, low);
+    let server = DnsServer::builder().at((address, 53).into());
     let server = server.start(serde_json::from_value(zone()).unwrap());
     let file = File::new("resolv.conf", "search example\n");
     let upstream = Upstream::with_host_file(&Settings::default(), &file.0).unwrap();
@@ -88,7 +93,7 @@ async fn the_hosts_own_servers_are_those_that_its_file_names_now() {
         scene.list("api.example");
         assert_eq!(summary(&scene.ask("api.example", RecordType::A).await), (ResponseCode::ServFail, 0));
         assert!(is_upstream_failure(&scene.events(), "names no DNS server"));
-        std::fs::write(&file.0, "nameserver 127.53.53.1\n").unwrap();
+        std::fs::write(&file.0, format!("nameserver {address}\n")).unwrap();
         let reply = scene.ask("api.example", RecordType::A).await;
         assert_eq!(dns::addresses(&reply), addresses(&["192.0.2.1"]));
         std::fs::remove_file(&file.0).unwrap();
