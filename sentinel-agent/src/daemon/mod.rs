@@ -305,6 +305,9 @@ fn enforce_and_serve(
     }
     let upstream = Upstream::new(&options.configuration.resolver)?;
     let questions = Listeners::bind(0)?;
+    if !questions.has_ipv6() {
+        tracing::warn!("the host has no ::1: programs that ask a DNS server over IPv6 find no names");
+    }
     enforcer.let_resolve(NonZeroU16::new(questions.port()))?;
     let askers = enforcer.askers()?;
     LocalSet::new().block_on(&runtime, async {

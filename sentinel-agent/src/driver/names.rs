@@ -3,6 +3,7 @@
 //! Invariant: a name is asked upstream only where an entry of the session's policy lists it that is open to whoever asks, now; and an address is told
 //! only after its door is open. What is refused is told like what the kernel side refuses.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::Driver;
 use super::sessions::Session;
 use crate::clock::{Clock, since_boot};
 use crate::connection::Arrival;
+use crate::denials::REPEATS_EVERY;
 use crate::enforcer::records::{self, NameRefused};
 use crate::enforcer::{Askers, Enforcer, ToldAddress};
 use crate::intake::{Intake, Lane};
@@ -86,13 +88,37 @@ impl NameArrival {
 pub struct NameGate {
     intake: Rc<Intake<Arrival>>,
     askers: Askers,
+    failures: Cell<Failures>,
+}
+
+/// Names that no upstream server answered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Failures {
+    /// When it was last told.
+    told_at: Option<Duration>,
+    /// How many have come since.
+    untold: u64,
 }
 
 impl NameGate {
     /// To the driver that takes from this intake.
     #[must_use]
-    pub const fn new(intake: Rc<Intake<Arrival>>, askers: Askers) -> Self {
-        Self { intake, askers }
+    pub fn new(intake: Rc<Intake<Arrival>>, askers: Askers) -> Self {
+        Self { intake, askers, failures: Cell::default() }
+    }
+
+    /// Tells the operator that upstream servers fail: at once, and then as often as repeats of denials are told.
+    fn tell_failure(&self, name: Option<&HostName>, cause: &str) {
+        let (mut failures, now) = (self.failures.take(), since_boot());
+        let is_due = failures.told_at.is_none_or(|at| now.saturating_sub(at) >= REPEATS_EVERY);
+        if is_due {
+            let name = name.map(HostName::as_str).unwrap_or_default();
+            tracing::warn!(name, cause, others = failures.untold, "a name is not resolved");
+            failures = Failures { told_at: Some(now), untold: 0 };
+        } else {
+            failures.untold = failures.untold.saturating_add(1);
+        }
+        self.failures.set(failures);
     }
 
     fn process(&self, asker: Asker) -> Result<Option<AskingProcess>, String> {
@@ -143,8 +169,7 @@ impl Gate for NameGate {
 
     fn tell(&self, about: About<'_>, event: Event) {
         if let Event::UpstreamFailed(cause) = &event {
-            let name = about.name.map(HostName::as_str).unwrap_or_default();
-            return tracing::warn!(name, cause, "a name is not resolved");
+            return self.tell_failure(about.name, cause);
         }
         let known = about.asker.and_then(|asker| self.process(asker).ok().flatten());
         let of_ticket =
