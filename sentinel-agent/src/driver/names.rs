@@ -144,6 +144,11 @@ impl NameGate {
 }
 
 impl Gate for NameGate {
+    fn session_of(&self, asker: Asker) -> Option<SessionId> {
+        // What can't be read is refused where it asks.
+        self.process(asker).ok().flatten().map(|by| by.session)
+    }
+
     async fn ask(&self, asker: Asker, question: &Question) -> Admission {
         let by = match self.process(asker) {
             Ok(Some(by)) => by,

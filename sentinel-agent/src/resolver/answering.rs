@@ -36,6 +36,16 @@ impl<G: Gate> Answering<G> {
         Self { gate, upstream, limits: Limits::default() }
     }
 
+    /// Whether a datagram is read at all: one of a session that sends too many isn't.
+    pub(super) fn is_read(&self, asker: Asker) -> bool {
+        let Some(session) = self.gate.session_of(asker) else { return true };
+        let counted = self.limits.arrive(session, Instant::now());
+        if let Err(hit) = counted {
+            self.tell_of(hit, About { asker: Some(asker), ..About::default() });
+        }
+        counted.is_ok()
+    }
+
     /// The reply to a message, if it wants one.
     pub(super) async fn reply(&self, asker: Asker, message: &[u8]) -> Option<Reply> {
         let query = match Query::read(message) {

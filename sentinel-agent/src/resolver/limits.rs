@@ -18,6 +18,8 @@ use super::{Limit, Ticket};
 const RATE: u64 = 500;
 /// Questions at once: what starts with a burst of lookups isn't a flood yet.
 const BURST: u64 = 1000;
+/// So many times as many datagrams are read of a session at all: what is beyond that is dropped before it costs anything.
+const READ_TIMES: u64 = 2;
 /// Questions that are with an upstream at a time.
 const MOST_IN_FLIGHT: usize = 32;
 /// Questions that are with an upstream or wait for that.
@@ -52,6 +54,7 @@ struct Accounts {
 struct Account {
     seen: Instant,
     bucket: Bucket,
+    arrivals: Bucket,
     in_flight: Rc<InFlight>,
     window: Instant,
     new_names: u32,
@@ -89,20 +92,23 @@ impl Place {
 }
 
 impl Limits {
+    /// Counts a datagram of a session, whatever is in it.
+    ///
+    /// # Errors
+    /// It is too much.
+    pub(super) fn arrive(&self, session: SessionId, now: Instant) -> Result<(), Hit> {
+        let mut accounts = self.accounts.borrow_mut();
+        let account = accounts.of(session, now)?;
+        if account.arrivals.take(now) { Ok(()) } else { Err(account.hit(Limit::Rate, now)) }
+    }
+
     /// Counts a question.
     ///
     /// # Errors
     /// It is too much.
     pub(super) fn enter(&self, ticket: &Ticket, name: &HostName, now: Instant) -> Result<Place, Hit> {
         let mut accounts = self.accounts.borrow_mut();
-        if !accounts.of.contains_key(&ticket.session) && accounts.of.len() >= MOST_SESSIONS {
-            accounts.of.retain(|_, account| !account.is_forgotten(now));
-            if accounts.of.len() >= MOST_SESSIONS {
-                return Err(accounts.total(now));
-            }
-        }
-        let account = accounts.of.entry(ticket.session).or_insert_with(|| Account::new(now));
-        account.seen = now;
+        let account = accounts.of(ticket.session, now)?;
         if !account.bucket.take(now) {
             return Err(account.hit(Limit::Rate, now));
         }
@@ -127,6 +133,19 @@ impl Limits {
 }
 
 impl Accounts {
+    /// The account of a session, who asks now.
+    fn of(&mut self, session: SessionId, now: Instant) -> Result<&mut Account, Hit> {
+        if !self.of.contains_key(&session) && self.of.len() >= MOST_SESSIONS {
+            self.of.retain(|_, account| !account.is_forgotten(now));
+            if self.of.len() >= MOST_SESSIONS {
+                return Err(self.total(now));
+            }
+        }
+        let account = self.of.entry(session).or_insert_with(|| Account::new(now));
+        account.seen = now;
+        Ok(account)
+    }
+
     fn total(&mut self, now: Instant) -> Hit {
         let is_news = self.told_of_all.is_none_or(|told| now.saturating_duration_since(told) >= WINDOW);
         if is_news {
@@ -144,7 +163,8 @@ impl Account {
         };
         Self {
             seen: now,
-            bucket: Bucket::full(now),
+            bucket: Bucket::full(1, now),
+            arrivals: Bucket::full(READ_TIMES, now),
             in_flight: Rc::new(in_flight),
             window: now,
             new_names: 0,
@@ -192,6 +212,8 @@ impl Account {
 #[derive(Debug)]
 struct Bucket {
     credit: u64,
+    /// How many times as fast as a session's questions it fills.
+    times: u64,
     counted: Instant,
 }
 
@@ -199,14 +221,15 @@ impl Bucket {
     const A_QUESTION: u64 = NANOS_A_SECOND / RATE;
     const FULL: u64 = Self::A_QUESTION * BURST;
 
-    fn full(now: Instant) -> Self {
-        Self { credit: Self::FULL, counted: now }
+    const fn full(times: u64, now: Instant) -> Self {
+        Self { credit: Self::FULL.saturating_mul(times), times, counted: now }
     }
 
     fn take(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.counted).as_nanos();
         self.counted = self.counted.max(now);
-        let credit = self.credit.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX)).min(Self::FULL);
+        let earned = u64::try_from(passed).unwrap_or(u64::MAX).saturating_mul(self.times);
+        let credit = self.credit.saturating_add(earned).min(Self::FULL.saturating_mul(self.times));
         match credit.checked_sub(Self::A_QUESTION) {
             Some(rest) => {
                 self.credit = rest;
@@ -244,6 +267,14 @@ mod tests {
         assert_eq!(ask(start), Err(Hit { limit: Limit::Rate, is_news: false }));
         assert_eq!((0..2000).filter(|_| ask(after(start, 1)).is_ok()).count(), 500);
         assert!(limits.enter(&ticket(2, false), &name(0), start).is_ok());
+    }
+
+    #[test]
+    fn of_a_session_twice_as_many_datagrams_are_read_and_no_more() {
+        let (limits, start) = (Limits::default(), Instant::now());
+        let read = |now| (0..5000).filter(|_| limits.arrive(SessionId(1), now).is_ok()).count();
+        assert_eq!((read(start), read(after(start, 1))), (2000, 1000));
+        assert!(limits.arrive(SessionId(2), start).is_ok());
     }
 
     #[test]

@@ -169,6 +169,9 @@ pub const LONGEST_SECONDS: u32 = 300;
 
 /// Decides what may be asked, and opens the doors of what was answered. Used on one thread.
 pub trait Gate {
+    /// The session of whoever asks; none where that is nobody's, which [`Gate::ask`] refuses. It must not wait.
+    fn session_of(&self, asker: Asker) -> Option<SessionId>;
+
     /// Whether the question may be asked.
     fn ask(&self, asker: Asker, question: &Question) -> impl Future<Output = Admission>;
 

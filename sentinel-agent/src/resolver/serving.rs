@@ -93,11 +93,14 @@ impl<G: Gate + 'static> Serving<G> {
                     continue;
                 }
             };
+            let asker = Asker { protocol: Transport::Udp, source };
+            if !self.answering.is_read(asker) {
+                continue;
+            }
             let Some(room) = self.room() else { continue };
             let (serving, socket) = (Rc::clone(&self), Rc::clone(&socket));
             questions.spawn_local(async move {
                 let _room = room;
-                let asker = Asker { protocol: Transport::Udp, source };
                 if let Some(reply) = serving.answering.reply(asker, &message).await
                     && let Err(error) = socket.send_to(&reply.bytes, source).await
                 {

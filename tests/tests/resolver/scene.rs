@@ -36,6 +36,10 @@ pub(crate) const TICKET: Ticket =
     Ticket { session: SessionId(1), allow_private: false, is_wildcard: false, grants: 1, generation: 1 };
 
 impl Gate for Recording {
+    fn session_of(&self, asker: Asker) -> Option<SessionId> {
+        self.others.borrow().get(&asker.source.port()).map(|session| SessionId(*session))
+    }
+
     async fn ask(&self, asker: Asker, question: &Question) -> Admission {
         self.asked.borrow_mut().push(format!("{:?} {}", question.kind, question.name));
         self.askers.borrow_mut().push(asker);
