@@ -198,3 +198,24 @@ fn days_since_change(root: &Path, commit: &str, paths: &[String]) -> anyhow::Res
     let seconds = head.trim().parse::<i64>()?.saturating_sub(first.trim().parse()?);
     Ok(Some(seconds.div_euclid(SECONDS_A_DAY)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_recorded_fails_if_it_is_a_test_and_not_if_it_is_a_stage_and_what_is_neither_fails() {
+        let root = std::env::temp_dir().join(format!("sentinel-soak-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("tests")).unwrap();
+        let due = |records: &[&str]| {
+            let lines =
+                records.iter().map(|name| format!("[\"{name}\"]\ncommit = \"c\"\nfigures = \"1 s\"\n"));
+            std::fs::write(root.join(RECORDS), lines.collect::<String>()).unwrap();
+            check(&root, &["a/lib::t"], &Age::default()).map_err(|error| error.to_string())
+        };
+        assert!(due(&["a/lib::t"]).is_ok() && due(&["a/lib::t", "stage/vm"]).is_ok());
+        assert!(due(&["stage/vm"]).unwrap_err().contains("`a/lib::t` was never soaked"));
+        assert!(due(&["a/lib::t", "stage/none"]).unwrap_err().contains("which is no such test"));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+}
