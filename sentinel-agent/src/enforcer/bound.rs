@@ -124,6 +124,10 @@ fn attach(hook: &str, program: &Path, cgroup: &File) -> Result<FdLink, Box<dyn s
         "connect6" => CgroupSockAddrAttachType::Connect6,
         "sendmsg4" => CgroupSockAddrAttachType::UDPSendMsg4,
         "sendmsg6" => CgroupSockAddrAttachType::UDPSendMsg6,
+        "recvmsg4" => CgroupSockAddrAttachType::UDPRecvMsg4,
+        "recvmsg6" => CgroupSockAddrAttachType::UDPRecvMsg6,
+        "getpeername4" => CgroupSockAddrAttachType::GetPeerName4,
+        "getpeername6" => CgroupSockAddrAttachType::GetPeerName6,
         _unknown => return Err(ProgramError::UnexpectedProgramType.into()),
     };
     let mut program = CgroupSockAddr::from_pin(program, address)?;
