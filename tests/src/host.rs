@@ -95,6 +95,7 @@ impl Host {
             .expect("the agent can be started");
         let stderr = agent.stderr.take().expect("its standard error is piped");
         let log = Arc::clone(&self.log);
+        let earlier = self.log().len();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut log = log.lock().expect("no writer panics");
@@ -103,7 +104,8 @@ impl Host {
             }
         });
         let deadline = Instant::now() + START;
-        while std::os::unix::net::UnixStream::connect(self.runtime().join("admin.sock")).is_err() {
+        // Its sockets are there before it has taken over what an earlier agent left, and before its first line is in the ledger.
+        while !self.log()[earlier..].contains(" ready runtime=") {
             let gone = agent.try_wait().expect("own child");
             assert!(
                 gone.is_none() && Instant::now() < deadline,
