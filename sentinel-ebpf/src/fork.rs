@@ -15,7 +15,7 @@ use crate::report::report_fork;
 use crate::session::{current_mark, now};
 
 const SIGKILL: u32 = 9;
-const CLONE_THREAD: u64 = 0x0001_0000;
+pub(crate) const CLONE_THREAD: u64 = 0x0001_0000;
 
 #[tracepoint]
 pub fn task_newtask(ctx: TracePointContext) -> u32 {
@@ -30,13 +30,16 @@ pub fn task_newtask(ctx: TracePointContext) -> u32 {
     if flags & CLONE_THREAD != 0 {
         return 0;
     }
-    // The right to a first exec is the launched process's own.
-    let mark =
-        TaskMark { flags: 0, marked_at: now(), first_dev: 0, first_generation: 0, first_ino: 0, ..parent };
-    if TASKS.insert(&(child as u32), &mark, 0).is_err() {
+    if TASKS.insert(&(child as u32), &of_child(&parent), 0).is_err() {
         return kill(parent.session);
     }
     0
+}
+
+/// What a child has of its parent's mark: the right to a first exec is the launched process's own.
+#[inline(always)]
+pub(crate) fn of_child(parent: &TaskMark) -> TaskMark {
+    TaskMark { flags: 0, marked_at: now(), first_dev: 0, first_generation: 0, first_ino: 0, ..*parent }
 }
 
 #[inline(always)]

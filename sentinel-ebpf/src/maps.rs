@@ -31,6 +31,11 @@ pub(crate) static SESSION_LEVELS: Array<u32> = Array::with_max_entries(1, BPF_F_
 #[map]
 pub(crate) static TASKS: HashMap<u32, TaskMark> = HashMap::with_max_entries(65_536, 0);
 
+/// Tier `lsm`: a process's first `task_struct` → the mark that it was born with, for where `task_newtask` was left out. Written where it is
+/// allocated, deleted where it is freed. Full: the fork is refused.
+#[map]
+pub(crate) static CHILDREN: HashMap<u64, TaskMark> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
 /// Scope → what is open for it now. Written by the agent alone. Full: the action that would open something is denied. Its entries are large and
 /// few: each has its memory while it is there.
 #[map]

@@ -9,7 +9,7 @@ use sentinel_ebpf_common::{BASELINE, Endpoint, Session, SocketMark};
 use crate::maps::{NAMED, NETWORK, NETWORK_PREFIXES, SOCKETS};
 use crate::report::{Network, put_address, report_network};
 use crate::resolver::{self, Point};
-use crate::session::{current_mark, now_and_fresh, open_in_scopes, scope_with, session};
+use crate::session::{mark_in_session, now_and_fresh, open_in_scopes, scope_with, session};
 
 /// What a cgroup socket-address program answers to refuse (`EPERM`).
 pub(crate) const REFUSE: i32 = 0;
@@ -87,7 +87,7 @@ fn judge_address(
     let (now, fresh) = now_and_fresh();
     let mut open = network_baseline(&of_session);
     // One of session 0 is nobody's: not an `Option`, whose inside the compiler may read before it has looked whether there is one.
-    let task = current_mark().unwrap_or_default();
+    let task = mark_in_session().unwrap_or_default();
     if task.session != 0 {
         if task.session != number {
             // A socket that another session's task holds opens nothing for it, not even the baseline.

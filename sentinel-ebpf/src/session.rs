@@ -1,5 +1,6 @@
 //! Is the current task governed, and by which session and scopes?
 
+use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_ktime_get_boot_ns,
 };
@@ -9,7 +10,7 @@ use sentinel_ebpf_common::verdict::{
 };
 use sentinel_ebpf_common::{DEEPEST_SESSION, SCOPE_CHAIN, Session, SocketMark, TaskMark};
 
-use crate::maps::{CGROUPS, HEARTBEAT, SCOPES, SESSION_LEVELS, SESSIONS, TASKS};
+use crate::maps::{CGROUPS, CHILDREN, HEARTBEAT, SCOPES, SESSION_LEVELS, SESSIONS, TASKS};
 use crate::offsets;
 
 /// Now, on CLOCK_BOOTTIME, in nanoseconds.
@@ -55,6 +56,28 @@ pub(crate) fn current_mark() -> Option<TaskMark> {
     current_mark_in_place().copied()
 }
 
+/// The mark of the current process, which is in a session's cgroup. A kernel that preempts can leave out `task_newtask`, which makes it: then it
+/// is made now of what the process was born with.
+#[inline(always)]
+pub(crate) fn mark_in_session() -> Option<TaskMark> {
+    if let Some(mark) = current_mark_in_place() {
+        return Some(*mark);
+    }
+    let leader: u64 = member(current_task(), offsets::task_group_leader())?;
+    // SAFETY: the entry stays for as long as the process, which is the current one.
+    let born_with = unsafe { CHILDREN.get(&leader) }?;
+    let process = tgid();
+    // Another thread may be doing the same, and the agent have changed what that made: only a dead process's is written over.
+    // SAFETY: only whether there is one.
+    let of_another = unsafe { TASKS.get(&process) }.is_some();
+    let flags = if of_another { BPF_EXIST } else { BPF_NOEXIST };
+    let _there_by_now = TASKS.insert(&process, born_with, u64::from(flags));
+    let mark = TASKS.get_ptr_mut(&process)?;
+    // SAFETY: the map's memory outlives the program. Until this is written the mark is none.
+    unsafe { (&raw mut (*mark).marked_at).write_volatile(now()) };
+    current_mark()
+}
+
 /// As [`current_mark`], and takes no stack.
 #[inline(always)]
 pub(crate) fn current_mark_in_place() -> Option<&'static TaskMark> {
@@ -96,8 +119,15 @@ pub(crate) fn session_of_cgroup() -> u32 {
 #[inline(always)]
 pub(crate) fn governed() -> (u32, TaskMark) {
     let mark = current_mark().unwrap_or_default();
-    let number = if mark.session != 0 { mark.session } else { session_of_cgroup() };
-    (number, mark)
+    if mark.session != 0 {
+        return (mark.session, mark);
+    }
+    let of_cgroup = session_of_cgroup();
+    if of_cgroup == 0 {
+        return (0, mark);
+    }
+    let mark = mark_in_session().unwrap_or_default();
+    (if mark.session != 0 { mark.session } else { of_cgroup }, mark)
 }
 
 /// What holds for a session; none: it is unknown, and nothing is open for it.

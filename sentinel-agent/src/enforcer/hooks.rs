@@ -75,6 +75,8 @@ const HOOKS: &[Hook] = &[
     ("ptrace_access", On::Lsm, Point::Lsm("ptrace_access_check")),
     ("ptrace_traceme", On::Lsm, Point::Lsm("ptrace_traceme")),
     ("task_kill", On::Lsm, Point::Lsm("task_kill")),
+    // Before what it forgets can be kept.
+    ("task_free", On::Lsm, Point::Lsm("task_free")),
     ("task_alloc", On::Lsm, Point::Lsm("task_alloc")),
     ("bpf_call", On::Lsm, Point::Lsm("bpf")),
     ("perf_event", On::Lsm, Point::Lsm("perf_event_open")),

@@ -22,6 +22,7 @@ const PINNED: &[&str] = &[
     "CGROUPS",
     "SESSION_LEVELS",
     "TASKS",
+    "CHILDREN",
     "SCOPES",
     "NETWORK",
     "NETWORK_PREFIXES",
@@ -44,7 +45,7 @@ const PINNED: &[&str] = &[
 ];
 
 /// Those that no process may write. The ring buffer, whose reader writes how far it has read, can't be one.
-const WRITTEN_BY_PROGRAMS_ALONE: &[&str] = &["SOCKETS", "ASKERS", "ASKS", "THROTTLE", "DROPS"];
+const WRITTEN_BY_PROGRAMS_ALONE: &[&str] = &["CHILDREN", "SOCKETS", "ASKERS", "ASKS", "THROTTLE", "DROPS"];
 
 /// Lets an object that is loaded use the maps that an earlier agent has pinned in `pins`.
 pub(super) fn share(loader: &mut EbpfLoader<'_>, pins: &Path) {

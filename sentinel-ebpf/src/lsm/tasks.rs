@@ -7,13 +7,16 @@
 
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
+use sentinel_ebpf_common::TaskMark;
 use sentinel_ebpf_common::record::{OPERATION_NAMESPACE, OPERATION_SIGNAL, OPERATION_TRACE};
 use sentinel_ebpf_common::verdict::Verdict;
 
 use super::{ALLOW, DENY, held, pointer, refuse};
+use crate::fork::{CLONE_THREAD, of_child};
+use crate::maps::CHILDREN;
 use crate::offsets;
-use crate::report::{Surface, report_surface};
-use crate::session::{mark_of, member, tgid};
+use crate::report::{Surface, report_fork, report_surface};
+use crate::session::{governed, mark_of, member, tgid};
 
 /// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`, `NEWTIME`, and `INTO_CGROUP`.
 const ELSEWHERE: u64 = 0x2_7e02_0080;
@@ -59,16 +62,35 @@ pub fn task_kill(ctx: LsmContext) -> i32 {
     DENY
 }
 
-/// A child in other namespaces or in another cgroup. Its mark isn't made here: the child has no pid yet, by which marks are kept; the tracepoint
-/// `task_newtask` makes it, before the child runs.
+/// Refuses a child in other namespaces or in another cgroup, and keeps what any other is born with. Its mark isn't made here: the child has no
+/// pid yet, by which marks are kept. The tracepoint `task_newtask` makes it, before the child runs; or, where the kernel leaves that out, which
+/// it never does with this hook, the child's own first hook.
 #[lsm(hook = "task_alloc")]
 pub fn task_alloc(ctx: LsmContext) -> i32 {
-    let number = held();
-    let flags = ctx.arg::<u64>(1);
-    if number == 0 || flags & ELSEWHERE == 0 {
+    let (number, parent) = governed();
+    if number == 0 {
         return ALLOW;
     }
-    refuse(number, OPERATION_NAMESPACE, flags as u32)
+    let flags = ctx.arg::<u64>(1);
+    let is_launcher = parent.flags & (TaskMark::FIRST_EXEC | TaskMark::FIRST_RUNS) != 0;
+    if flags & ELSEWHERE != 0 && !is_launcher {
+        return refuse(number, OPERATION_NAMESPACE, flags as u32);
+    }
+    if flags & CLONE_THREAD != 0 || parent.session == 0 {
+        return ALLOW;
+    }
+    if CHILDREN.insert(&pointer(&ctx, 0), &of_child(&parent), 0).is_err() {
+        report_fork(number, Verdict::Failed, 0);
+        return DENY;
+    }
+    ALLOW
+}
+
+/// Forgets what a process was born with. A thread's, or that of a process outside, isn't there.
+#[lsm(hook = "task_free")]
+pub fn task_free(ctx: LsmContext) -> i32 {
+    let _ = CHILDREN.remove(&pointer(&ctx, 0));
+    ALLOW
 }
 
 enum Outside {

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use aya::maps::{HashMap, Map, MapData};
+use sentinel_ebpf_common::TaskMark;
 use sentinel_ebpf_common::verdict::Verdict;
 
 use super::*;
@@ -52,6 +54,58 @@ fn a_child_forked_inside_shares_the_doors_and_earlier_children_and_siblings_do_n
     assert_eq!((connect(&earlier, scene.to), connect(&sibling, scene.to)), (EPERM, EPERM));
     let mark = scene.host.enforcer().mark(grandchild.pid()).unwrap().unwrap();
     assert_eq!((mark.session, mark.scopes[0]), (scene.session.id, Some(ScopeId(1))));
+}
+
+#[test]
+fn a_child_has_its_parents_mark_before_it_does_anything() {
+    let mut scene = Scene::new();
+    let command = scene.host.command(&scene.session);
+    scene.host.open(&scene.session, &command, 1);
+    let child = command.fork().unwrap();
+    let mark = scene.host.enforcer().mark(child.pid()).unwrap().unwrap();
+    assert_eq!((mark.session, mark.scopes[0]), (scene.session.id, Some(ScopeId(1))));
+}
+
+#[test]
+fn a_child_whose_mark_was_not_made_makes_it_itself_at_tier_lsm_and_has_the_baseline_at_tier_kill() {
+    let mut scene = Scene::new();
+    let command = scene.host.command(&scene.session);
+    let earlier = command.fork().unwrap();
+    scene.host.open(&scene.session, &command, 1);
+    let inside = command.fork().unwrap();
+    for child in [&earlier, &inside] {
+        // As where the kernel leaves `task_newtask` out.
+        scene.host.enforcer().forget_ended(child.pid()).unwrap();
+    }
+    let is_lsm = scene.host.is_lsm();
+    let grandchild = inside.fork().unwrap();
+    for child in [&inside, &grandchild] {
+        assert_eq!(connect(child, scene.to), if is_lsm { 0 } else { EPERM });
+    }
+    assert_eq!(connect(&earlier, scene.to), EPERM, "it was born before");
+    for child in [&inside, &grandchild] {
+        let mark = scene.host.enforcer().mark(child.pid()).unwrap();
+        let scope = mark.map(|mark| (mark.session, mark.scopes[0]));
+        assert_eq!(scope, is_lsm.then_some((scene.session.id, Some(ScopeId(1)))));
+    }
+}
+
+#[test]
+fn what_a_child_was_born_with_goes_with_it() {
+    let mut scene = Scene::new();
+    let command = scene.host.command(&scene.session);
+    let born = |scene: &mut Scene| {
+        let map = Map::HashMap(MapData::from_pin(scene.host.places.pins.join("CHILDREN")).unwrap());
+        HashMap::<MapData, u64, TaskMark>::try_from(map).unwrap().keys().count()
+    };
+    let before = born(&mut scene);
+    let child = command.fork().unwrap();
+    assert_eq!(born(&mut scene) - before, usize::from(scene.host.is_lsm()));
+    drop(child);
+    let any = super::Given::Number(u64::MAX);
+    let none = super::Given::Number(0);
+    super::call(&command, libc::SYS_wait4, &[any, none, none, none]);
+    wait_until("it is gone", || born(&mut scene) == before);
 }
 
 #[test]

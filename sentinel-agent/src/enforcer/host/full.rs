@@ -45,6 +45,22 @@ fn who_forks_when_no_mark_can_be_made_is_killed_and_its_child_has_nothing() {
 }
 
 #[test]
+fn a_fork_is_refused_at_tier_lsm_when_what_the_child_is_born_with_finds_no_room() {
+    make_small(&[("CHILDREN", 2)]);
+    let mut host = Host::new();
+    let session = host.session(1, &policy(vec![Grant::default()]));
+    let command = host.command(&session);
+    let children: Vec<_> = (0..3).map(|_| command.fork()).collect();
+    let refused = children.iter().filter(|child| child.is_err()).count();
+    // It takes one of the two rooms itself.
+    assert_eq!(refused, if host.is_lsm() { 2 } else { 0 });
+    assert!(command.is_alive());
+    let records = host.records();
+    assert!(records.iter().all(|record| record.operation == OPERATION_FORK), "{records:?}");
+    assert_eq!(records.len(), refused);
+}
+
+#[test]
 fn a_session_whose_rules_find_no_room_does_not_start_and_leaves_nothing() {
     make_small(&[("NETWORK", 4), ("EXEC", 2)]);
     let mut host = Host::new();
