@@ -28,9 +28,7 @@ const SLOTS_TRIED: u64 = 16;
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     let packet = packet::read(&ctx);
-    if let Ok(packet) = &packet
-        && packet.is_bare()
-    {
+    if packet.is_read() && packet.is_bare() {
         return PASS;
     }
     let socket = packet::socket_of(&ctx);
@@ -45,9 +43,10 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         verdict = Verdict::NoSession;
         if let Some(of_session) = session(number) {
             audits = of_session.flags & Session::AUDIT != 0;
-            let outcome = match &packet {
-                Ok(packet) => judge_packet(&ctx, socket, packet, mark, &of_session, &mut bits),
-                Err(verdict) => Outcome::Refused(*verdict),
+            let outcome = if packet.is_read() {
+                judge_packet(&ctx, socket, &packet, mark, &of_session, &mut bits)
+            } else {
+                Outcome::Refused(Verdict::Header)
             };
             verdict = match outcome {
                 Outcome::Passed => return PASS,
@@ -57,14 +56,14 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
                 Outcome::Refused(verdict) => verdict,
             };
             let was_told = mark.flags & SocketMark::TOLD != 0;
-            hold_against(mark, packet.as_ref().ok(), audits);
+            hold_against(mark, &packet, audits);
             if was_told {
                 return if audits { PASS } else { REFUSE };
             }
         }
     }
     let passing = Passing { operation: OPERATION_EGRESS, rule_bits: bits, scope, cookie: cookie(&ctx) };
-    let is_told = report_packet(number, verdict, u32::from(audits), packet.as_ref().ok(), &passing);
+    let is_told = report_packet(number, verdict, u32::from(audits), &packet, &passing);
     if !is_told && !storage.is_null() {
         // The next try tells it: by that the agent learns which connection it is to destroy.
         // SAFETY: as above.
@@ -81,12 +80,10 @@ enum Outcome {
 
 /// Marks the socket of a packet that is refused, or would be.
 #[inline(always)]
-fn hold_against(mark: &mut SocketMark, packet: Option<&Packet>, audits: bool) {
+fn hold_against(mark: &mut SocketMark, packet: &Packet, audits: bool) {
     if audits {
         mark.flags |= SocketMark::TOLD;
-    } else if let Some(packet) = packet
-        && packet.protocol == TCP
-    {
+    } else if packet.protocol == TCP {
         // It will be sent again and again. Datagrams are told each, for each is lost.
         mark.flags |= SocketMark::TOLD;
         if packet.has_payload() {

@@ -18,10 +18,7 @@ use crate::session::{Leave, leave, now_and_fresh, session};
 #[cgroup_skb(ingress)]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
     let packet = packet::read(&ctx);
-    if let Ok(packet) = &packet
-        && packet.protocol == TCP
-        && !packet.is_first()
-    {
+    if packet.protocol == TCP && !packet.is_first() {
         return PASS;
     }
     let socket = packet::socket_of(&ctx);
@@ -35,10 +32,8 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
         scope = mark.scope;
         verdict = Verdict::NoSession;
         if let Some(of_session) = session(number) {
-            verdict = match &packet {
-                Ok(packet) => judge_packet(packet, mark, &of_session),
-                Err(verdict) => *verdict,
-            };
+            verdict =
+                if packet.is_read() { judge_packet(&packet, mark, &of_session) } else { Verdict::Header };
             if matches!(verdict, Verdict::Allowed) {
                 return PASS;
             }
@@ -52,7 +47,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
         }
     }
     let passing = Passing { operation: OPERATION_INBOUND, rule_bits: 0, scope, cookie: 0 };
-    report_packet(number, verdict, u32::from(audits), packet.as_ref().ok(), &passing);
+    report_packet(number, verdict, u32::from(audits), &packet, &passing);
     if audits { PASS } else { REFUSE }
 }
 

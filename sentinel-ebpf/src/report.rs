@@ -170,7 +170,7 @@ pub(crate) fn report_packet(
     session: u32,
     verdict: Verdict,
     audited: u32,
-    packet: Option<&Packet>,
+    packet: &Packet,
     passing: &Passing,
 ) -> bool {
     let Some(mut entry) = begin_for(session, session % WINDOWS + WINDOWS, verdict, audited) else {
@@ -181,7 +181,7 @@ pub(crate) fn report_packet(
     record.rule_bits = passing.rule_bits;
     record.scopes[0] = passing.scope;
     record.cookie = passing.cookie;
-    if let Some(packet) = packet {
+    if packet.is_read() {
         record.address = packet.destination;
         record.port = u32::from(packet.destination_port);
         record.protocol = packet.protocol;
