@@ -73,6 +73,8 @@ for line in sys.stdin:
             kept.append(socket.create_connection((host, int(port)), 5))
         elif order == "send":
             kept[-1].sendall(b"x")
+        elif order == "read":
+            kept[-1].recv(1)
         elif order == "child":
             pid = os.fork()
             if pid == 0:
@@ -218,6 +220,29 @@ fn a_connection_that_it_had_before_is_of_no_use_any_more() {
     });
     assert_eq!(inside.connect(&server), "ok", "a new one is let go");
     assert_eq!(inside.order("send"), "ok");
+}
+
+#[test]
+fn a_connection_from_a_cgroup_below_it_ends_with_its_rule_too() {
+    let (kept, taken) = (Server::start(), Server::start());
+    let cgroup = Cgroup::new("below");
+    let both = format!("enforcement: {{network: {{allow: ['{}', '{}']}}}}\n", kept.address(), taken.address());
+    let host = host(&cgroup, &both);
+    wait_until_bound(&host, 1);
+    let below = cgroup.path.join("below");
+    std::fs::create_dir(&below).unwrap();
+    let (mut stays, mut ends) = (Stranger::start_as(UID), Stranger::start_as(UID));
+    for stranger in [&stays, &ends] {
+        std::fs::write(below.join("cgroup.procs"), stranger.child.id().to_string()).unwrap();
+    }
+    assert_eq!((stays.connect(&kept), ends.connect(&taken)), ("ok".to_owned(), "ok".to_owned()));
+    ends.send("read");
+    host.write_policy("test", &allow(&kept));
+    assert_eq!(host.operate(&["reload"]).status, Some(0));
+    assert_eq!(ends.line(), libc::ECONNABORTED.to_string(), "it is told, and doesn't wait");
+    assert_eq!(stays.order("send"), "ok");
+    drop((stays, ends));
+    wait_until("the cgroup below is removed", SOON, || std::fs::remove_dir(&below).is_ok());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
@@ -25,6 +26,7 @@ use super::{EnforcerError, Places};
 pub(super) struct Bound {
     /// How far below the root it stands.
     pub(super) level: u32,
+    cgroup: PathBuf,
     /// Held beside their pins.
     _links: Vec<PinnedLink>,
 }
@@ -54,12 +56,29 @@ impl Bound {
         });
         let links: Result<Vec<PinnedLink>, EnforcerError> = links.collect();
         match links {
-            Ok(links) => Ok(Self { level, _links: links }),
+            Ok(links) => Ok(Self { level, cgroup: cgroup.to_owned(), _links: links }),
             Err(error) => {
                 release(places, session)?;
                 Err(error)
             }
         }
+    }
+}
+
+impl Bound {
+    /// The numbers of its cgroup and of all that are below it now: each of them counts its own sockets alone.
+    pub(super) fn cgroups(&self) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        let mut folders = vec![self.cgroup.clone()];
+        while let Some(folder) = folders.pop() {
+            // What can't be read has been removed meanwhile, and had no process any more.
+            let Ok(metadata) = fs::metadata(&folder) else { continue };
+            numbers.push(metadata.ino());
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            folders.extend(below.map(|entry| entry.path()));
+        }
+        numbers
     }
 }
 

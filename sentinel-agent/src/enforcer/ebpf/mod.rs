@@ -144,7 +144,10 @@ impl EbpfEnforcer {
         if is_audited {
             return;
         }
-        let ended = self.connections.end_unruled(&self.maps, session.0, loaded.value(), loaded.cgroup_id());
+        let cgroups = self.bound.get(&session).map_or_else(|| vec![loaded.cgroup_id()], Bound::cgroups);
+        let ended = cgroups.into_iter().try_for_each(|cgroup| {
+            self.connections.end_unruled(&self.maps, session.0, loaded.value(), cgroup)
+        });
         if let Err(error) = ended {
             tracing::warn!(%session, %error, "connections that no rule lets send are left, and send nothing");
         }
