@@ -226,7 +226,8 @@ fn a_connection_that_it_had_before_is_of_no_use_any_more() {
 fn a_connection_from_a_cgroup_below_it_ends_with_its_rule_too() {
     let (kept, taken) = (Server::start(), Server::start());
     let cgroup = Cgroup::new("below");
-    let both = format!("enforcement: {{network: {{allow: ['{}', '{}']}}}}\n", kept.address(), taken.address());
+    let both =
+        format!("enforcement: {{network: {{allow: ['{}', '{}']}}}}\n", kept.address(), taken.address());
     let host = host(&cgroup, &both);
     wait_until_bound(&host, 1);
     let below = cgroup.path.join("below");
