@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sentinel_authority::Log;
 use sentinel_ebpf_common::AskerKey;
-use sentinel_engine::{GrantSet, Mode, NamePattern, ScopeId};
+use sentinel_engine::{GrantSet, Mode, ScopeId};
 use sentinel_proto::{HostName, SessionId};
 use tokio::sync::oneshot;
 
@@ -318,13 +318,10 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
 
 fn listed(session: &Session, name: &HostName, open: GrantSet) -> Listed {
     let mut listed = Listed::default();
-    for (index, grant) in session.rules.grants.iter().enumerate() {
-        let bit = GrantSet::of(index).0;
-        for rule in grant.names.iter().filter(|rule| rule.name.matches(name)) {
-            listed.bits |= bit;
-            listed.allow_private |= rule.allow_private && bit & open.0 != 0;
-            listed.by_itself |= matches!(rule.name, NamePattern::Exactly(_));
-        }
+    for entry in session.names.listing(name) {
+        listed.bits |= entry.grant.0;
+        listed.allow_private |= entry.allow_private && entry.grant.0 & open.0 != 0;
+        listed.by_itself |= !entry.is_wildcard;
     }
     listed
 }

@@ -256,7 +256,7 @@ impl Loaded {
         let rules = Rules {
             session: id,
             generation: value.generation,
-            named: NamedDoors::of_earlier(id.0, value.generation, named),
+            named: NamedDoors::of_earlier(id.0, value.generation, &named),
             // Of whatever generation: an agent may have died between two.
             addresses: maps.network.keys(|key| key.session == id.0)?,
             prefixes: prefixes

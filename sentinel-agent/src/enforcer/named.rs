@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use sentinel_ebpf_common::{Endpoint, NamedDoor};
-use sentinel_engine::{Grant, GrantSet, NamePattern, Protocol};
+use sentinel_engine::{Grant, NameTable, Protocol};
 use sentinel_proto::HostName;
 
 use super::EnforcerError;
@@ -19,37 +19,20 @@ pub(super) const MOST_ADDRESSES: usize = 16_384;
 
 /// What a policy says of hosts by name, as the kernel side tells it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct NameRules(Vec<Rule>);
-
-#[derive(Clone, Debug)]
-struct Rule {
-    name: NamePattern,
-    allow_private: bool,
-    place: Place,
-    bits: u64,
-}
+pub(super) struct NameRules(NameTable);
 
 /// Protocol and port; port 0 is any.
 type Place = (u16, u16);
 
 impl NameRules {
     pub(super) fn compile(grants: &[Grant]) -> Self {
-        let rules = grants.iter().enumerate().flat_map(|(index, grant)| {
-            grant.names.iter().map(move |rule| Rule {
-                name: rule.name.clone(),
-                allow_private: rule.allow_private,
-                place: (number(rule.protocol), rule.port.unwrap_or(0)),
-                // A grant beyond those that bits tell apart opens nothing.
-                bits: GrantSet::of(index).0,
-            })
-        });
-        Self(rules.collect())
+        Self(NameTable::of(grants))
     }
 
     /// What an address opens that stands for this name.
-    fn doors<'a>(&'a self, name: &'a HostName, is_private: bool) -> impl Iterator<Item = (Place, u64)> + 'a {
-        let rules = self.0.iter().filter(move |rule| rule.allow_private || !is_private);
-        rules.filter(|rule| rule.name.matches(name)).map(|rule| (rule.place, rule.bits))
+    fn doors(&self, name: &HostName, is_private: bool) -> impl Iterator<Item = (Place, u64)> {
+        let entries = self.0.listing(name).filter(move |entry| entry.allow_private || !is_private);
+        entries.map(|entry| ((number(entry.protocol), entry.port.unwrap_or(0)), entry.grant.0))
     }
 }
 
@@ -165,14 +148,16 @@ impl Told {
     }
 }
 
+/// A door that stands in the map: its address, generation and place. In this order, as all of an address are looked for.
+type Written = ([u8; 16], u32, Place);
+
 /// One version of a session's doors by name.
 #[derive(Debug)]
 pub(super) struct NamedDoors {
     session: u32,
     generation: u32,
     rules: NameRules,
-    /// What stands in the map.
-    written: BTreeSet<Endpoint>,
+    written: BTreeSet<Written>,
     /// When it was last looked at which names' time is over.
     swept_at: u64,
 }
@@ -183,11 +168,10 @@ impl NamedDoors {
     }
 
     /// Those that an earlier agent wrote, which are to be removed.
-    pub(super) fn of_earlier(session: u32, generation: u32, written: Vec<Endpoint>) -> Self {
-        Self {
-            written: written.into_iter().collect(),
-            ..Self::new(session, generation, NameRules::default())
-        }
+    pub(super) fn of_earlier(session: u32, generation: u32, written: &[Endpoint]) -> Self {
+        let written =
+            written.iter().map(|door| (door.address, door.generation, (door.protocol, door.port))).collect();
+        Self { written, ..Self::new(session, generation, NameRules::default()) }
     }
 
     /// Writes all that was told under another version of the rules.
@@ -196,9 +180,9 @@ impl NamedDoors {
             self.write(maps, told, address, now)?;
         }
         for ((protocol, port, address), door) in &told.carried {
-            let endpoint = self.endpoint((*protocol, *port), *address);
-            if !self.written.contains(&endpoint) {
-                self.put(maps, endpoint, door)?;
+            let place = (*protocol, *port);
+            if !self.written.contains(&(*address, self.generation, place)) {
+                self.put(maps, *address, place, door)?;
             }
         }
         Ok(())
@@ -218,7 +202,7 @@ impl NamedDoors {
     ) -> Result<(), EnforcerError> {
         for address in addresses {
             let gone = told.note(name, *address, now)?;
-            self.forget(maps, &gone)?;
+            gone.iter().try_for_each(|address| self.take_but(maps, address, &BTreeMap::new()))?;
             self.write(maps, told, &address.address, now)?;
         }
         Ok(())
@@ -232,19 +216,20 @@ impl NamedDoors {
 
     /// Removes all of it. What can't be removed doesn't keep the rest.
     pub(super) fn remove(&self, maps: &mut Maps) -> Result<(), EnforcerError> {
-        let results: Vec<_> = self.written.iter().map(|endpoint| maps.named.remove(endpoint)).collect();
+        let results: Vec<_> =
+            self.written.iter().map(|door| maps.named.remove(&self.endpoint(door))).collect();
         results.into_iter().collect()
     }
 
     /// Its part that is of this generation, which is no longer its.
     pub(super) fn split_off(&mut self, generation: u32) -> Self {
-        let (of_it, rest) = std::mem::take(&mut self.written)
-            .into_iter()
-            .partition(|endpoint: &Endpoint| endpoint.generation == generation);
+        let (of_it, rest) =
+            std::mem::take(&mut self.written).into_iter().partition(|(_, of, _)| *of == generation);
         self.written = rest;
         Self { written: of_it, ..Self::new(self.session, generation, NameRules::default()) }
     }
 
+    /// Writes what an address opens, and takes what it doesn't open any more.
     fn write(
         &mut self,
         maps: &mut Maps,
@@ -252,43 +237,51 @@ impl NamedDoors {
         address: &IpAddr,
         now: u64,
     ) -> Result<(), EnforcerError> {
-        let octets = octets(address);
         let doors = told.doors(&self.rules, address, now);
-        for (place, door) in &doors {
-            self.put(maps, self.endpoint(*place, octets), door)?;
-        }
-        let places: BTreeSet<Place> = self.rules.0.iter().map(|rule| rule.place).collect();
-        for place in places.into_iter().filter(|place| !doors.contains_key(place)) {
-            self.take(maps, self.endpoint(place, octets))?;
+        let octets = octets(address);
+        doors.iter().try_for_each(|(place, door)| self.put(maps, octets, *place, door))?;
+        self.take_but(maps, address, &doors)
+    }
+
+    /// Takes the doors of an address but these.
+    fn take_but(
+        &mut self,
+        maps: &mut Maps,
+        address: &IpAddr,
+        kept: &BTreeMap<Place, NamedDoor>,
+    ) -> Result<(), EnforcerError> {
+        let (octets, generation) = (octets(address), self.generation);
+        let all = (octets, generation, (0, 0))..=(octets, generation, (u16::MAX, u16::MAX));
+        let gone: Vec<Written> =
+            self.written.range(all).filter(|(_, _, place)| !kept.contains_key(place)).copied().collect();
+        for door in gone {
+            maps.named.remove(&self.endpoint(&door))?;
+            self.written.remove(&door);
         }
         Ok(())
     }
 
-    fn forget(&mut self, maps: &mut Maps, gone: &[IpAddr]) -> Result<(), EnforcerError> {
-        let places: BTreeSet<Place> = self.rules.0.iter().map(|rule| rule.place).collect();
-        for address in gone {
-            let octets = octets(address);
-            places.iter().try_for_each(|place| self.take(maps, self.endpoint(*place, octets)))?;
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, maps: &mut Maps, endpoint: Endpoint, door: &NamedDoor) -> Result<(), EnforcerError> {
+    fn put(
+        &mut self,
+        maps: &mut Maps,
+        address: [u8; 16],
+        place: Place,
+        door: &NamedDoor,
+    ) -> Result<(), EnforcerError> {
+        let written = (address, self.generation, place);
         // Noted first: what may be there is removed some day.
-        self.written.insert(endpoint);
-        maps.named.put(&endpoint, door, 0)
+        self.written.insert(written);
+        maps.named.put(&self.endpoint(&written), door, 0)
     }
 
-    fn take(&mut self, maps: &mut Maps, endpoint: Endpoint) -> Result<(), EnforcerError> {
-        if self.written.contains(&endpoint) {
-            maps.named.remove(&endpoint)?;
-            self.written.remove(&endpoint);
+    const fn endpoint(&self, (address, generation, (protocol, port)): &Written) -> Endpoint {
+        Endpoint {
+            session: self.session,
+            generation: *generation,
+            protocol: *protocol,
+            port: *port,
+            address: *address,
         }
-        Ok(())
-    }
-
-    const fn endpoint(&self, (protocol, port): Place, address: [u8; 16]) -> Endpoint {
-        Endpoint { session: self.session, generation: self.generation, protocol, port, address }
     }
 }
 
