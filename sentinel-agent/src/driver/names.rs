@@ -184,7 +184,7 @@ impl Gate for NameGate {
             return self.tell_failure(about.name, cause);
         }
         let known = about.asker.and_then(|asker| self.process(asker).ok().flatten());
-        let Some(by) = known.or(about.ticket.map(AskingProcess::of)) else { return };
+        let Some(by) = known.or_else(|| about.ticket.map(AskingProcess::of)) else { return };
         let target = match (&event, about.name) {
             (Event::NoHostName(text), _) => text.clone(),
             (_, name) => name.map(ToString::to_string).unwrap_or_default(),
