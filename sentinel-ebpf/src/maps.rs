@@ -8,8 +8,8 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use sentinel_ebpf_common::{
-    Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NamedDoor, Protected, Scope,
-    Session, TaskMark,
+    Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NAMED_DOORS, NamedDoor,
+    Protected, Resolver, Scope, Session, TaskMark,
 };
 
 use crate::storage::SocketStorage;
@@ -51,16 +51,16 @@ pub(crate) static NETWORK: HashMap<Endpoint, u64> = HashMap::with_max_entries(65
 pub(crate) static NETWORK_PREFIXES: LpmTrie<Endpoint, u64> =
     LpmTrie::with_max_entries(16_384, BPF_F_RDONLY_PROG);
 
-/// As `NETWORK`, for addresses that the agent's resolver has told a session whose rules name hosts. Written by the agent before it answers. Full:
-/// the name is not answered.
+/// As `NETWORK`, for addresses that the agent's resolver has told a session whose rules name hosts. Written by the agent before it answers; it
+/// gives each session its share. Full: the name is not answered.
 #[map]
 pub(crate) static NAMED: HashMap<Endpoint, NamedDoor> =
-    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+    HashMap::with_max_entries(NAMED_DOORS, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 
-/// One slot: the port at which the agent's resolver listens on the host's own addresses. Written by the agent; 0 while there is none, and nothing
-/// goes to port 53 of a session whose rules name hosts.
+/// One slot: where the agent's resolver listens. Written by the agent; port 0 while there is none, and nothing goes to port 53 of a session whose
+/// rules name hosts.
 #[map]
-pub(crate) static RESOLVER: Array<u32> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+pub(crate) static RESOLVER: Array<Resolver> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 
 /// A socket's own end → for whom it asks the agent's resolver. Written where a packet leaves to it, deleted where the application closes the
 /// socket. Full: the packet doesn't leave.

@@ -3,10 +3,12 @@
 //! Invariant: no packet of a session comes to the resolver unless `ASKERS` says for whom it asks. An application sees the DNS server that it
 //! meant: as the peer, and as the source of answers.
 //!
-//! The resolver listens on 127.0.0.1 and ::1. In another network namespace these are that one's own, where it isn't: names don't resolve there.
+//! The resolver listens on 127.0.0.1 and ::1 of the agent's network namespace. In another one these are that one's own, where it isn't, and a source
+//! port there says nothing of who asks: no socket of another one is led to it, and names don't resolve there.
 
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use sentinel_ebpf_common::verdict::Verdict;
@@ -24,7 +26,7 @@ const LOOPBACK_V6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// Where the resolver listens; 0: it doesn't.
 #[inline(always)]
 fn port() -> u16 {
-    RESOLVER.get(0).copied().unwrap_or(0) as u16
+    RESOLVER.get(0).map_or(0, |resolver| resolver.port) as u16
 }
 
 #[inline(always)]
@@ -44,6 +46,14 @@ pub(crate) fn is_asked(of_session: &Session, target: &Target) -> bool {
     of_session.flags & Session::NAMES != 0 && target.port == DNS_PORT
 }
 
+/// Whether a socket is of the network namespace in which the resolver listens. It stays in that for its life: its packets need no look.
+#[inline(always)]
+fn is_beside_it(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the kernel hands the hook a valid context.
+    let own = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    RESOLVER.get(0).is_some_and(|resolver| resolver.netns == own)
+}
+
 /// Turns a call to the resolver, and notes for whom the socket asks.
 #[inline(always)]
 pub(crate) fn lead_to_it(
@@ -57,6 +67,9 @@ pub(crate) fn lead_to_it(
 ) -> Verdict {
     let port = port();
     if port == 0 {
+        return Verdict::NoResolver;
+    }
+    if !is_beside_it(ctx) {
         return Verdict::NoResolver;
     }
     let mut asker = Asker { session: mark.session, tgid: tgid(), scopes: task.scopes };

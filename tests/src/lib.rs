@@ -16,7 +16,7 @@ mod writer;
 pub use host::{Finished, Host, HostBuilder, Running, is_empty};
 pub use laptop::{Laptop, NOBODY};
 pub use programs::program;
-pub use python::{INTERPRETER, Python, make_writable};
+pub use python::{INTERPRETER, Python, copy_folder, make_writable};
 pub use server::{PAGE, Server};
 pub use writer::first_syscall_writer;
 

@@ -92,7 +92,11 @@ pub fn make_writable(path: &Path) {
     std::fs::set_permissions(path, any).expect("own file");
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+/// Copies a folder with all that is in it.
+///
+/// # Panics
+/// It can't be read, there is such a folder, or no room.
+pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir(to).expect("own folder");
     for entry in std::fs::read_dir(from).expect("the package's folder") {
         let entry = entry.expect("the package's folder");

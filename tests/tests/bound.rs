@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use sentinel_tests::dns::DnsServer;
 use sentinel_tests::{Host, Server, program, wait_until};
+use serde_json::json;
 
 /// Whom the bound processes run as.
 const UID: u32 = 54_242;
@@ -263,6 +265,32 @@ fn what_comes_into_it_later_is_held_at_once_and_what_is_taken_out_is_killed() {
     wait_until("it is told", SOON, || {
         host.ledger().iter().any(|line| line["action"] == "kernel.move" && line["verdict"] == "stray")
     });
+}
+
+#[test]
+fn a_program_in_it_finds_and_reaches_a_listed_host_and_no_other() {
+    let server = Server::start();
+    let dns = DnsServer::start(
+        &json!({"api.example.com": {"a": ["127.0.0.1"]}, "other.example.com": {"a": ["127.0.0.1"]}}),
+    );
+    let cgroup = Cgroup::new("names");
+    let mut inside = Stranger::start_as(UID);
+    cgroup.add(inside.child.id());
+    let port = server.address().port();
+    let policy = format!(
+        "enforcement: {{network: {{allow: [{{host: \"api.example.com:{port}\", allow_private: true}}]}}}}\n"
+    );
+    let configuration = format!("{}resolver: {{upstreams: [\"{}\"]}}\n", cgroup.binding(), dns.address());
+    let host = Host::builder().policy("test", policy).configuration(configuration).start();
+    wait_until_bound(&host, 1);
+    assert_eq!(inside.connect(&server), REFUSED, "nobody has asked for its name yet");
+    // It prints what `getaddrinfo` says: that there is no such name.
+    assert_eq!(inside.order(&format!("connect other.example.com:{port}")), "-2");
+    assert_eq!(inside.order(&format!("connect api.example.com:{port}")), "ok");
+    assert_eq!(inside.order("send"), "ok");
+    assert!(dns.questions().iter().all(|question| question.ends_with("api.example.com")));
+    let refused = |line: &serde_json::Value| line["operation"] == "resolve" && line["session"] == "bound";
+    wait_until("the other name is told", SOON, || host.ledger().iter().any(refused));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Other people's resolvers, unmodified: two C libraries, Python, Node with both of its own, curl and pip find listed hosts and no others.
+//! Other people's resolvers, unmodified: two C libraries, Python, Node with both of its own, Go's, curl, pip and OpenAI's client find listed hosts and
+//! no others.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -109,20 +110,110 @@ fn curl_reaches_a_listed_host_inside_an_action_and_not_outside() {
     assert_eq!(server.accepted(), 1);
 }
 
-/// Python's own file server, outside every session.
+#[test]
+fn go_reaches_a_listed_host_by_its_own_resolver_inside_an_action_and_not_outside() {
+    let folder = std::env::temp_dir().join(format!("sentinel-go-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("page.json"), "{\"is\": \"reached\"}").unwrap();
+    let files = Files::serve(&folder);
+    let dns = DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}}));
+    let program = which("gron");
+    let policy = format!(
+        "actions: {{fetch: {{grants: {{network: [{{host: \"api.example.com:{}\", allow_private: true}}]}}}}}}\n\
+         enforcement: {{exec: {{allow: [{program}, /usr/bin/python3]}}}}\n",
+        files.1
+    );
+    let host = host(&dns, &policy);
+    // What it says of its resolver is part of what is looked for.
+    let fetch = format!(
+        "python=import subprocess; ran = subprocess.run(['{program}', 'http://api.example.com:{}/page.json'], env={{'GODEBUG': 'netdns=go+1'}}, capture_output=True, text=True)
+print('reached' if 'json.is = \"reached\";' in ran.stdout else 'failed', 'by itself' if 'netGo = true' in ran.stderr or \"Go's resolver\" in ran.stderr else 'by another')",
+        files.1
+    );
+    let probe = host.probe(&[&fetch, "begin=fetch", &fetch, "end", &fetch]);
+    std::fs::remove_dir_all(folder).unwrap();
+    let outcomes: Vec<&str> = probe.lines().into_iter().filter(|line| line.contains(" by ")).collect();
+    assert_eq!(outcomes, ["failed by itself", "reached by itself", "failed by itself"], "{probe:?}");
+}
+
+/// Answers like the service would, each question alike.
+const COMPLETIONS: &str = r#"
+import http.server, json, sys
+class Service(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers['Content-Length']))
+        message = {'role': 'assistant', 'content': 'the service was reached'}
+        choice = {'index': 0, 'finish_reason': 'stop', 'message': message}
+        answer = json.dumps({'id': '1', 'object': 'chat.completion', 'created': 1, 'model': 'm', 'choices': [choice]}).encode()
+        self.send_response(200)
+        self.send_header('Content-Type', 'application/json')
+        self.send_header('Content-Length', str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Service).serve_forever()
+"#;
+
+#[test]
+fn openais_client_reaches_a_listed_service_inside_an_action_and_not_outside() {
+    let service = Files::start(|port| vec!["-c".to_owned(), COMPLETIONS.to_owned(), port]);
+    let dns = DnsServer::start(&json!({"api.example.com": {"a": ["127.0.0.1"]}}));
+    let policy = format!(
+        "actions: {{ask: {{grants: {{network: [{{host: \"api.example.com:{}\", allow_private: true}}]}}}}}}\n\
+         enforcement: {{exec: {{allow: [/usr/bin/python3]}}}}\n",
+        service.1
+    );
+    let host = host(&dns, &policy);
+    let packages = openai_packages(&host.folder);
+    let ask = format!(
+        "python=import sys; sys.path.insert(0, '{packages}'); sys.dont_write_bytecode = True
+import openai
+client = openai.OpenAI(base_url='http://api.example.com:{}/v1', api_key='none', max_retries=0, timeout=10)
+try:
+    print(client.chat.completions.create(model='m', messages=[{{'role': 'user', 'content': 'hello'}}]).choices[0].message.content)
+except openai.APIConnectionError as error:
+    print('the service was not reached:', type(error.__cause__).__name__)",
+        service.1
+    );
+    let probe = host.probe(&[&ask, "begin=ask", &ask, "end", &ask]);
+    let outcomes: Vec<&str> =
+        probe.lines().into_iter().filter(|line| line.starts_with("the service")).collect();
+    let refused = "the service was not reached: ConnectError";
+    assert_eq!(outcomes, [refused, "the service was reached", refused], "{probe:?}");
+}
+
+/// OpenAI's client with what it needs, where a session's user can read it.
+fn openai_packages(folder: &Path) -> String {
+    let installed = std::env::var_os("SENTINEL_OPENAI_PACKAGES");
+    let installed =
+        installed.expect("`cargo xtask test` installs it; run that instead of `cargo test` alone");
+    let copy = folder.join("openai-packages");
+    sentinel_tests::copy_folder(Path::new(&installed), &copy);
+    copy.display().to_string()
+}
+
+/// A server written in Python, its own file server mostly, outside every session.
 struct Files(Child, u16);
 
 impl Files {
     fn serve(folder: &Path) -> Self {
+        let folder = folder.display().to_string();
+        Self::start(|port| {
+            ["-m", "http.server", "--bind", "127.0.0.1", &port, "--directory", &folder]
+                .map(str::to_owned)
+                .to_vec()
+        })
+    }
+
+    /// One that Python runs with these arguments, which name its port.
+    fn start(arguments: impl FnOnce(String) -> Vec<String>) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("/usr/bin/python3")
-            .args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string(), "--directory"])
-            .arg(folder)
+            .args(arguments(port.to_string()))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_until("the file server answers", Duration::from_secs(20), || {
+        wait_until("the server answers", Duration::from_secs(20), || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
         Self(child, port)

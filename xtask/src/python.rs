@@ -22,6 +22,23 @@ const PACKAGES: &[&str] = &[
     "idna==3.20",
     "urllib3==2.8.0",
 ];
+/// A program's client that a test uses, and what that needs.
+const OPENAI: &[&str] = &[
+    "openai==3.57.0",
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "h11==0.16.0",
+    "httpcore2==2.16.2",
+    "httpx2==2.16.2",
+    "idna==3.20",
+    "jiter==0.19.0",
+    "pydantic==2.14.4",
+    "pydantic-core==2.50.5",
+    "sniffio==1.3.1",
+    "truststore==0.10.5",
+    "typing-extensions==4.16.0",
+    "typing-inspection==0.4.5",
+];
 /// Tests of the wheel itself, which make environments of their own.
 const TESTS_OF_THE_WHEEL: &[&str] = &["fresh_venv", "stubs"];
 /// Debian's own, for everything: a session's user can't run one that is somewhere in root's home, and what is compiled for one of another version
@@ -37,6 +54,8 @@ pub(crate) struct Python {
     pub(crate) wheels: PathBuf,
     /// The folder of what programs of tests use besides it.
     pub(crate) packages: PathBuf,
+    /// The folder of OpenAI's client.
+    pub(crate) openai: PathBuf,
     tools: PathBuf,
     tests: PathBuf,
     /// The client that `PROTOCOL.md` shows. Its tests are the protocol's.
@@ -50,16 +69,17 @@ pub(crate) struct Python {
 pub(crate) fn build(root: &Path) -> anyhow::Result<Python> {
     let folder = root.join("target/python");
     let (tools, wheels, site) = (folder.join("tools"), folder.join("wheels-of-tests"), folder.join("site"));
-    let packages = folder.join("packages");
+    let (packages, openai) = (folder.join("packages"), folder.join("openai"));
     install(&tools, TOOLS)?;
     install(&packages, PACKAGES)?;
+    install(&openai, OPENAI)?;
     let wheel = build_into(&wheels, root, &tools, &["--profile", "dev", "--compatibility", "linux"])?;
     remove(&site)?;
     let mut install_wheel = pip();
     install_wheel.args(["--no-deps", "--target"]).arg(&site).arg(wheel);
     output_of(install_wheel, "pip install of the wheel")?;
     let (tests, example) = (root.join(PACKAGE).join("tests"), root.join(EXAMPLE));
-    Ok(Python { site, wheels, packages, tools, tests, example })
+    Ok(Python { site, wheels, packages, openai, tools, tests, example })
 }
 
 /// Builds the wheel that users install, for any Linux that is as old as this one's libraries let it, and prints its path.

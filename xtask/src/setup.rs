@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("bpftool", "bpftool", "tells what a test run leaves in the kernel"),
     ("musl-gcc", "musl-tools", "compiles a test's program against another C library, with another resolver"),
     ("node", "nodejs", "a test's unmodified program with a resolver of its own"),
+    ("gron", "gron", "a test's unmodified program with Go's resolver"),
     ("setsid", "util-linux", "keeps the clean-up after a killed test run alive"),
     ("cpio", "cpio", "reads what the virtual machines' file systems are packed in"),
     ("depmod", "kmod", "tells which kernel module needs which others"),

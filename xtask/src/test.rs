@@ -244,7 +244,8 @@ fn run_target(
         .args(filter)
         .env("SENTINEL_PYTHON_SITE", &python.site)
         .env("SENTINEL_PYTHON_WHEELS", &python.wheels)
-        .env("SENTINEL_PYTHON_PACKAGES", &python.packages);
+        .env("SENTINEL_PYTHON_PACKAGES", &python.packages)
+        .env("SENTINEL_OPENAI_PACKAGES", &python.openai);
     if !soak.is_empty() {
         // A filter is a part of a name, what is skipped a whole one.
         if filter.is_none() {

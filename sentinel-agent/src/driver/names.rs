@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sentinel_authority::Log;
 use sentinel_ebpf_common::AskerKey;
-use sentinel_engine::{GrantSet, Mode, NamePattern, ScopeId};
+use sentinel_engine::{GrantSet, Mode, ScopeId};
 use sentinel_proto::{HostName, SessionId};
 use tokio::sync::oneshot;
 
@@ -20,7 +20,7 @@ use crate::clock::{Clock, since_boot};
 use crate::connection::Arrival;
 use crate::denials::REPEATS_EVERY;
 use crate::enforcer::records::{self, NameRefused};
-use crate::enforcer::{Askers, Enforcer, ToldAddress};
+use crate::enforcer::{Askers, Enforcer, EnforcerError, ToldAddress};
 use crate::intake::{Intake, Lane};
 use crate::resolver::{
     About, Admission, Answer, Asker, Event, Gate, Question, Refusal, Ticket, Transport, is_private,
@@ -38,6 +38,13 @@ pub struct AskingProcess {
     pub pid: u32,
     /// Its scopes, nearest first; 0 is none.
     pub scopes: [u64; 4],
+}
+
+impl AskingProcess {
+    /// Who holds a ticket.
+    const fn of(ticket: &Ticket) -> Self {
+        Self { session: ticket.session, pid: ticket.pid, scopes: ticket.scopes }
+    }
 }
 
 /// What the resolver has for the driver.
@@ -177,9 +184,7 @@ impl Gate for NameGate {
             return self.tell_failure(about.name, cause);
         }
         let known = about.asker.and_then(|asker| self.process(asker).ok().flatten());
-        let of_ticket =
-            about.ticket.map(|ticket| AskingProcess { session: ticket.session, pid: 0, scopes: [0; 4] });
-        let Some(by) = known.or(of_ticket) else { return };
+        let Some(by) = known.or_else(|| about.ticket.map(AskingProcess::of)) else { return };
         let target = match (&event, about.name) {
             (Event::NoHostName(text), _) => text.clone(),
             (_, name) => name.map(ToString::to_string).unwrap_or_default(),
@@ -190,6 +195,23 @@ impl Gate for NameGate {
 
 fn stopping() -> Refusal {
     Refusal::Unavailable("the agent is stopping".to_owned())
+}
+
+/// How a name stands for who asks, now.
+#[derive(Debug)]
+struct Standing {
+    listed: Listed,
+    /// Whether an entry that lists it is open.
+    is_open: bool,
+    /// Whether the session's policy only records.
+    audits: bool,
+}
+
+impl Standing {
+    /// Whether the name may stand for a private address.
+    const fn allows_private(&self) -> bool {
+        self.listed.allow_private || self.audits
+    }
 }
 
 /// What a policy says of a name, of what is open.
@@ -228,29 +250,38 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
 
     /// Decides whether a process may ask for a name.
     fn admit(&mut self, by: &AskingProcess, name: &HostName) -> Admission {
-        let Some(session) = self.sessions.get(&by.session).filter(|session| session.ending.is_none()) else {
+        let Some(standing) = self.standing(by, name) else {
             return Admission::Refused(Refusal::NotInSession);
         };
-        let open = self.open_to(session, by);
-        let listed = listed(session, name, open);
-        let audits = session.rules.mode == Mode::Audit;
         let ticket = Ticket {
             session: by.session,
-            allow_private: listed.allow_private || audits,
-            is_wildcard: !listed.by_itself,
-            grants: listed.bits,
-            generation: 0,
+            allow_private: standing.allows_private(),
+            is_wildcard: !standing.listed.by_itself,
+            pid: by.pid,
+            scopes: by.scopes,
         };
-        if listed.bits & open.0 != 0 {
+        if standing.is_open {
             return Admission::Admitted(ticket);
         }
-        let refusal = if listed.bits == 0 { Refusal::Unlisted } else { Refusal::Closed };
-        let verdict = if listed.bits == 0 { "no_rule" } else { "door_closed" };
-        self.refuse_name(
-            by,
-            &NameRefused { target: name.as_str(), verdict, bits: listed.bits, private: false },
-        );
-        if audits { Admission::Admitted(ticket) } else { Admission::Refused(refusal) }
+        let refusal = self.refuse_shut(by, name, &standing);
+        if standing.audits { Admission::Admitted(ticket) } else { Admission::Refused(refusal) }
+    }
+
+    /// How a name stands for a process; none where that is in no session.
+    fn standing(&self, by: &AskingProcess, name: &HostName) -> Option<Standing> {
+        let session = self.sessions.get(&by.session).filter(|session| session.ending.is_none())?;
+        let open = self.open_to(session, by);
+        let listed = listed(session, name, open);
+        let is_open = listed.bits & open.0 != 0;
+        Some(Standing { listed, is_open, audits: session.rules.mode == Mode::Audit })
+    }
+
+    fn refuse_shut(&mut self, by: &AskingProcess, name: &HostName, standing: &Standing) -> Refusal {
+        let bits = standing.listed.bits;
+        let (refusal, verdict) =
+            if bits == 0 { (Refusal::Unlisted, "no_rule") } else { (Refusal::Closed, "door_closed") };
+        self.refuse_name(by, &NameRefused { target: name.as_str(), verdict, bits, private: false });
+        refusal
     }
 
     /// What is open to a process: the baseline, and what actions of its scopes have opened.
@@ -263,14 +294,27 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         of_session.fold(baseline, |open, (_, action)| open.union(action.grants))
     }
 
+    /// Opens the doors of a name's addresses, if it may still be asked: upstream has taken its time.
     fn open_doors(
         &mut self,
         ticket: &Ticket,
         name: &HostName,
         answers: Vec<Answer>,
     ) -> Result<Vec<Answer>, Refusal> {
-        if !self.sessions.contains_key(&ticket.session) {
-            return Err(Refusal::NotInSession);
+        let by = AskingProcess::of(ticket);
+        let standing = self.standing(&by, name).ok_or(Refusal::NotInSession)?;
+        // What is only recorded was, when it was asked.
+        if !standing.is_open && !standing.audits {
+            self.refuse_shut(&by, name, &standing);
+            // It was listed a moment ago: that it is no name would be kept in mind, and be wrong.
+            return Err(Refusal::Closed);
+        }
+        let (answers, private): (Vec<Answer>, Vec<Answer>) =
+            answers.into_iter().partition(|answer| standing.allows_private() || !is_private(answer.address));
+        if answers.is_empty() {
+            let addresses = private.iter().map(|answer| answer.address).collect();
+            self.tell_name(&by, name.to_string(), &Event::Rebinding(addresses));
+            return Err(Refusal::Closed);
         }
         let now = since_boot();
         let told: Vec<ToldAddress> = answers
@@ -287,6 +331,12 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             .collect();
         match self.enforcer.open_name(ticket.session, name, &told) {
             Ok(()) => Ok(answers),
+            Err(EnforcerError::Share(cause)) => {
+                let (target, verdict) = (name.as_str(), "no_room");
+                self.refuse_name(&by, &NameRefused { target, verdict, bits: 0, private: false });
+                tracing::debug!(session = %ticket.session, %name, cause, "a name is not answered");
+                Err(Refusal::Unavailable(cause))
+            }
             Err(error) => {
                 tracing::error!(session = %ticket.session, %name, %error, "a name is not answered: its doors could not be opened");
                 Err(Refusal::Unavailable(error.to_string()))
@@ -318,13 +368,10 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
 
 fn listed(session: &Session, name: &HostName, open: GrantSet) -> Listed {
     let mut listed = Listed::default();
-    for (index, grant) in session.rules.grants.iter().enumerate() {
-        let bit = GrantSet::of(index).0;
-        for rule in grant.names.iter().filter(|rule| rule.name.matches(name)) {
-            listed.bits |= bit;
-            listed.allow_private |= rule.allow_private && bit & open.0 != 0;
-            listed.by_itself |= matches!(rule.name, NamePattern::Exactly(_));
-        }
+    for entry in session.names.listing(name) {
+        listed.bits |= entry.grant.0;
+        listed.allow_private |= entry.allow_private && entry.grant.0 & open.0 != 0;
+        listed.by_itself |= !entry.is_wildcard;
     }
     listed
 }

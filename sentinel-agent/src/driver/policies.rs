@@ -92,7 +92,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
         for new in &new {
             let held = self.enforcer.commit_rules(new.session);
             let Some(session) = self.sessions.get_mut(&new.session) else { continue };
-            session.rules = Arc::clone(&new.policy);
+            session.change_rules(Arc::clone(&new.policy));
             if let Err(error) = held {
                 self.condemn(new.session, &error);
             }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sentinel_authority::Log;
-use sentinel_engine::{Event, Mode, Policy, SessionEnding};
+use sentinel_engine::{Event, Mode, NameTable, Policy, SessionEnding};
 use sentinel_proto::admin::{Reply, SessionStarted, StartSession};
 use sentinel_proto::app::RefusalCode;
 use sentinel_proto::{SessionId, SessionName};
@@ -39,6 +39,8 @@ pub(super) struct Session {
     /// Its policy's name, and the policy.
     pub(super) policy: String,
     pub(super) rules: Arc<Policy>,
+    /// The rules of that policy that name hosts.
+    pub(super) names: NameTable,
     pub(super) cgroup: SessionCgroup,
     /// The connection that it lives and dies with; none after it was taken over, until its launcher is back.
     pub(super) launcher: Option<Rc<Connection>>,
@@ -60,6 +62,12 @@ impl Session {
         self.user.get_or_init(|| Writer::with_uid(uid).ok()).as_ref()
     }
 
+    /// From now on it is under another version of its policy.
+    pub(super) fn change_rules(&mut self, rules: Arc<Policy>) {
+        self.names = NameTable::of(&rules.grants);
+        self.rules = rules;
+    }
+
     /// One without a launcher: bound, or started by an earlier agent.
     pub(super) fn unlaunched(
         shown: String,
@@ -70,6 +78,7 @@ impl Session {
         Self {
             shown,
             policy,
+            names: NameTable::of(&rules.grants),
             rules,
             cgroup,
             launcher: None,
@@ -178,6 +187,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
             let entry = Session {
                 shown: shown.clone(),
                 policy: start.policy,
+                names: NameTable::of(&rules.grants),
                 rules: Arc::clone(&rules),
                 cgroup,
                 launcher: Some(Rc::clone(connection)),

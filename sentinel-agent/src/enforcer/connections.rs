@@ -4,7 +4,7 @@
 //! applications are told, and don't wait for an answer that never comes. It costs as much as was opened under the scope, and nothing where
 //! nothing was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 
 use sentinel_ebpf_common::record::OPERATION_EGRESS;
@@ -155,6 +155,18 @@ impl Connections {
             }
         }
         Ok(())
+    }
+
+    /// The peers of all TCP connections in the agent's network namespace; none where that can't be known.
+    pub(super) fn peers(&mut self) -> HashSet<[u8; 16]> {
+        let Some(diag) = &mut self.diag else { return HashSet::new() };
+        match diag.connections() {
+            Ok(all) => all.into_iter().map(|found| found.destination).collect(),
+            Err(error) => {
+                self.tell_failure(&error);
+                HashSet::new()
+            }
+        }
     }
 
     /// A connection of which something was refused: whatever shut it, its application hears of it now.

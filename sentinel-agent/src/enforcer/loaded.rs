@@ -16,8 +16,9 @@ use super::executables::Executables;
 use super::identities::identities;
 use super::maps::{Maps, NEW, done_or_gone};
 use super::mountinfo::mounts;
-use super::named::{NameRules, NamedDoors, Told, ToldAddress};
+use super::named::{NameRules, NamedDoors, Room};
 use super::rules;
+use super::told::{Told, ToldAddress};
 use crate::clock;
 
 /// The first version of a session's rules.
@@ -61,6 +62,7 @@ impl Rules {
         policy: &Policy,
         user: u32,
         told: &Told,
+        share: usize,
     ) -> Result<Self, EnforcerError> {
         let doors = rules::compile(&policy.grants)?;
         let executables = Executables::resolve(&policy.grants, user)?;
@@ -79,7 +81,7 @@ impl Rules {
         let written = rules
             .put(maps, &doors, &executables)
             .and_then(|()| rules.put_files(maps, policy))
-            .and_then(|()| rules.named.write_all(maps, told, boot_nanoseconds()));
+            .and_then(|()| rules.named.write_all(maps, told, boot_nanoseconds(), share));
         match written {
             Ok(()) => {
                 rules._held.extend(executables.held);
@@ -214,7 +216,7 @@ impl Loaded {
         user: u32,
     ) -> Result<Self, EnforcerError> {
         let told = Told::default();
-        let rules = Rules::write(maps, id, FIRST_GENERATION, policy, user, &told)?;
+        let rules = Rules::write(maps, id, FIRST_GENERATION, policy, user, &told, 0)?;
         let flags = Session::BASELINE_NETWORK | flags_of(policy);
         let value = Session { generation: FIRST_GENERATION, flags };
         let loaded = Self { id, cgroup_id, value, rules, prepared: None, told };
@@ -256,7 +258,7 @@ impl Loaded {
         let rules = Rules {
             session: id,
             generation: value.generation,
-            named: NamedDoors::of_earlier(id.0, value.generation, named),
+            named: NamedDoors::of_earlier(id.0, value.generation, &named),
             // Of whatever generation: an agent may have died between two.
             addresses: maps.network.keys(|key| key.session == id.0)?,
             prefixes: prefixes
@@ -274,17 +276,24 @@ impl Loaded {
         Ok(Self { id, cgroup_id, value, rules, prepared: None, told })
     }
 
+    /// How many doors by name it has, under the rules that hold or under those that are prepared, whichever are more.
+    pub(super) fn named_doors(&self) -> usize {
+        let prepared = self.prepared.as_ref().map_or(0, |(rules, _)| rules.named.len());
+        self.rules.named.len().max(prepared)
+    }
+
     /// Opens the doors of addresses that stand for a name, under the rules that hold.
     ///
     /// # Errors
-    /// Not all are open.
+    /// Not all could be opened: none is that was not open before.
     pub(super) fn open_name(
         &mut self,
         maps: &mut Maps,
         name: &HostName,
         addresses: &[ToldAddress],
+        room: &mut Room<'_>,
     ) -> Result<(), EnforcerError> {
-        self.rules.named.open(maps, &mut self.told, name, addresses, boot_nanoseconds())
+        self.rules.named.open(maps, &mut self.told, name, addresses, boot_nanoseconds(), room)
     }
 
     /// Takes from addresses that hosts share what is over.
@@ -333,12 +342,13 @@ impl Loaded {
         Ok(())
     }
 
-    /// Writes another version of its rules beside those that hold.
+    /// Writes another version of its rules beside those that hold. `share` is how many doors by name it may have.
     pub(super) fn prepare(
         &mut self,
         maps: &mut Maps,
         policy: &Policy,
         user: u32,
+        share: usize,
     ) -> Result<(), EnforcerError> {
         self.discard(maps)?;
         let next = self.value.generation.checked_add(1).ok_or_else(|| {
@@ -346,7 +356,7 @@ impl Loaded {
         })?;
         // What an agent that died may have prepared is of this generation too.
         self.rules.forget_generation(maps, next)?;
-        let rules = Rules::write(maps, self.id, next, policy, user, &self.told)?;
+        let rules = Rules::write(maps, self.id, next, policy, user, &self.told, share)?;
         self.prepared = Some((rules, flags_of(policy)));
         Ok(())
     }

@@ -10,8 +10,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
 use aya::{Ebpf, EbpfLoader, Pod};
 use sentinel_ebpf_common::{
-    Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NamedDoor, Protected, Scope,
-    Session, TaskMark,
+    Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NamedDoor, Protected, Resolver,
+    Scope, Session, TaskMark,
 };
 
 use super::{EnforcerError, syscall};
@@ -73,7 +73,7 @@ pub(super) struct Maps {
     pub(super) network: Table<Endpoint, u64>,
     pub(super) prefixes: Named<LpmTrie<MapData, Endpoint, u64>>,
     pub(super) named: Table<Endpoint, NamedDoor>,
-    pub(super) resolver: Named<Array<MapData, u32>>,
+    pub(super) resolver: Named<Array<MapData, Resolver>>,
     pub(super) exec: Table<Image, ImageRule>,
     pub(super) unix: Table<Image, u64>,
     pub(super) libraries: Table<Image, u64>,

@@ -21,6 +21,7 @@ mod lsm;
 mod maps;
 mod mountinfo;
 mod named;
+mod netns;
 mod object;
 mod places;
 mod preconditions;
@@ -37,6 +38,7 @@ mod syscall;
 mod takeover;
 #[cfg(test)]
 mod testing;
+mod told;
 mod tracefs;
 mod walk;
 
@@ -49,7 +51,7 @@ use std::time::Duration;
 
 pub use ebpf::EbpfEnforcer;
 pub use maps::Askers;
-pub use named::ToldAddress;
+pub use told::ToldAddress;
 pub use walk::Writer;
 
 use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
@@ -154,6 +156,9 @@ pub enum EnforcerError {
     /// There is no such process, session or mark.
     #[error("{0}")]
     Missing(String),
+    /// A session has its share of what all of them share.
+    #[error("{0}")]
+    Share(String),
 }
 
 /// A denial, read off the ring buffer and decoded.

@@ -1,55 +1,63 @@
-//! The addresses that a session was told for names, and the doors that they are.
+//! The doors that the addresses are which a session was told for names.
 //!
 //! Invariant: an address opens what the rules say that name the host, and no more: one that several hosts share opens what all of them may, and one
 //! of a private network only what rules say that allow that. When an address's time is over nobody connects by it any more; who is connected
-//! stays so, also under other rules that name the host.
+//! stays so, also under other rules that name the host. No session takes more than its share of the map, so that each finds room.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use sentinel_ebpf_common::{Endpoint, NamedDoor};
-use sentinel_engine::{Grant, GrantSet, NamePattern, Protocol};
+use sentinel_ebpf_common::{Endpoint, NAMED_DOORS, NamedDoor};
+use sentinel_engine::{Grant, NameTable, Protocol};
 use sentinel_proto::HostName;
 
 use super::EnforcerError;
 use super::maps::Maps;
+use super::told::{Before, Told, ToldAddress};
 
-/// Addresses that are kept for a session; when there are more, those go whose time is over, the earliest first.
-pub(super) const MOST_ADDRESSES: usize = 16_384;
+/// Addresses that are remembered for a session, whether they open anything or not.
+const MOST_ADDRESSES: usize = 16_384;
+/// Doors that a session may have: those of a policy that lists ten thousand hosts, or of a thousand at a dozen addresses each.
+const MOST_DOORS: usize = 16_384;
+/// Doors of all sessions under the rules that hold. A reload writes each once more, under the rules that are to hold: that is the other half of
+/// the map.
+const ROOM: usize = NAMED_DOORS as usize / 2;
+/// So many addresses are forgotten at once, where so many can be: looking for them takes its time.
+const FORGOTTEN_AT_ONCE: usize = MOST_ADDRESSES / 16;
+/// Where that was in vain it is not done again for so long: one second.
+const IN_VAIN_FOR: u64 = 1_000_000_000;
+
+/// How many doors a session may have that has `own` already, while all others have `others`. Whoever comes next finds as much as is left to
+/// this one: no number of sessions takes all.
+pub(super) fn share(own: usize, others: usize) -> usize {
+    let half = ROOM.saturating_sub(others) / 2;
+    half.min(MOST_DOORS).max(own)
+}
+
+/// What there is for the doors of a session.
+pub(super) struct Room<'a> {
+    /// How many it may have.
+    pub(super) share: usize,
+    /// The peers of TCP connections, whoever's; looked for where room has to be made.
+    pub(super) peers: &'a mut dyn FnMut() -> HashSet<[u8; 16]>,
+}
 
 /// What a policy says of hosts by name, as the kernel side tells it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct NameRules(Vec<Rule>);
-
-#[derive(Clone, Debug)]
-struct Rule {
-    name: NamePattern,
-    allow_private: bool,
-    place: Place,
-    bits: u64,
-}
+pub(super) struct NameRules(NameTable);
 
 /// Protocol and port; port 0 is any.
-type Place = (u16, u16);
+pub(super) type Place = (u16, u16);
 
 impl NameRules {
     pub(super) fn compile(grants: &[Grant]) -> Self {
-        let rules = grants.iter().enumerate().flat_map(|(index, grant)| {
-            grant.names.iter().map(move |rule| Rule {
-                name: rule.name.clone(),
-                allow_private: rule.allow_private,
-                place: (number(rule.protocol), rule.port.unwrap_or(0)),
-                // A grant beyond those that bits tell apart opens nothing.
-                bits: GrantSet::of(index).0,
-            })
-        });
-        Self(rules.collect())
+        Self(NameTable::of(grants))
     }
 
     /// What an address opens that stands for this name.
-    fn doors<'a>(&'a self, name: &'a HostName, is_private: bool) -> impl Iterator<Item = (Place, u64)> + 'a {
-        let rules = self.0.iter().filter(move |rule| rule.allow_private || !is_private);
-        rules.filter(|rule| rule.name.matches(name)).map(|rule| (rule.place, rule.bits))
+    pub(super) fn doors(&self, name: &HostName, is_private: bool) -> impl Iterator<Item = (Place, u64)> {
+        let entries = self.0.listing(name).filter(move |entry| entry.allow_private || !is_private);
+        entries.map(|entry| ((number(entry.protocol), entry.port.unwrap_or(0)), entry.grant.0))
     }
 }
 
@@ -61,109 +69,8 @@ const fn number(protocol: Protocol) -> u16 {
     }
 }
 
-/// An address that was told for a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ToldAddress {
-    /// It.
-    pub address: IpAddr,
-    /// Whether only a rule that allows private networks opens it.
-    pub is_private: bool,
-    /// Until when, in nanoseconds of CLOCK_BOOTTIME.
-    pub until: u64,
-}
-
-#[derive(Debug)]
-struct Known {
-    is_private: bool,
-    /// The names that it stood for, and until when.
-    names: BTreeMap<HostName, u64>,
-}
-
-/// All that a session was told.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    addresses: BTreeMap<IpAddr, Known>,
-    /// What an earlier agent had told, of which only the doors are known that are open without any action.
-    carried: BTreeMap<(u16, u16, [u8; 16]), NamedDoor>,
-}
-
-impl Told {
-    /// What an earlier agent's resolver has opened for the baseline, under rules that still hold.
-    pub(super) fn carry(&mut self, endpoint: &Endpoint, door: NamedDoor) {
-        self.carried.insert((endpoint.protocol, endpoint.port, endpoint.address), door);
-    }
-
-    /// Notes an address for a name, and answers the addresses that had to make room.
-    ///
-    /// # Errors
-    /// There is no room: it is not noted.
-    fn note(&mut self, name: &HostName, told: ToldAddress, now: u64) -> Result<Vec<IpAddr>, EnforcerError> {
-        let mut gone = Vec::new();
-        if self.addresses.len() >= MOST_ADDRESSES && !self.addresses.contains_key(&told.address) {
-            gone = self.make_room(now);
-            if gone.is_empty() {
-                return Err(EnforcerError::Missing(format!(
-                    "the session has been told {MOST_ADDRESSES} addresses that still hold; `{name}` finds no room"
-                )));
-            }
-        }
-        let known = self
-            .addresses
-            .entry(told.address)
-            .or_insert_with(|| Known { is_private: told.is_private, names: BTreeMap::new() });
-        known.is_private |= told.is_private;
-        let until = known.names.entry(name.clone()).or_default();
-        *until = told.until.max(*until);
-        Ok(gone)
-    }
-
-    /// Forgets a sixteenth of what has room, of what is over.
-    fn make_room(&mut self, now: u64) -> Vec<IpAddr> {
-        let last = |known: &Known| known.names.values().copied().max().unwrap_or(0);
-        let mut over: Vec<(u64, IpAddr)> = self
-            .addresses
-            .iter()
-            .map(|(address, known)| (last(known), *address))
-            .filter(|(until, _)| *until <= now)
-            .collect();
-        over.sort_unstable();
-        over.truncate(MOST_ADDRESSES / 16);
-        for (_, address) in &over {
-            self.addresses.remove(address);
-        }
-        over.into_iter().map(|(_, address)| address).collect()
-    }
-
-    /// The doors of an address at this time. Those of names whose time is over count only where no other's holds, for who is connected by them.
-    fn doors(&self, rules: &NameRules, address: &IpAddr, now: u64) -> BTreeMap<Place, NamedDoor> {
-        let mut doors: BTreeMap<Place, NamedDoor> = BTreeMap::new();
-        let Some(known) = self.addresses.get(address) else { return doors };
-        let any_holds = known.names.values().any(|until| *until > now);
-        for (name, until) in known.names.iter().filter(|(_, until)| !any_holds || **until > now) {
-            for (place, bits) in rules.doors(name, known.is_private) {
-                let door = doors.entry(place).or_default();
-                door.bits |= bits;
-                door.expires_at = door.expires_at.max(*until);
-            }
-        }
-        doors
-    }
-
-    /// The names that an address stood for, those that hold first.
-    pub(super) fn names_of(&self, address: &IpAddr) -> Vec<HostName> {
-        let Some(known) = self.addresses.get(address) else { return Vec::new() };
-        let mut names: Vec<(&HostName, &u64)> = known.names.iter().collect();
-        names.sort_by_key(|(_, until)| std::cmp::Reverse(**until));
-        names.into_iter().map(|(name, _)| name.clone()).collect()
-    }
-
-    /// The addresses that more than one name stands for, of which one is over by now and was not at `before`.
-    fn shared_and_over(&self, before: u64, now: u64) -> Vec<IpAddr> {
-        let is_over = |until: &u64| *until > before && *until <= now;
-        let shared = self.addresses.iter().filter(|(_, known)| known.names.len() > 1);
-        shared.filter(|(_, known)| known.names.values().any(is_over)).map(|(address, _)| *address).collect()
-    }
-}
+/// A door that stands in the map: its address, generation and place. In this order, as all of an address are looked for.
+type Written = ([u8; 16], u32, Place);
 
 /// One version of a session's doors by name.
 #[derive(Debug)]
@@ -171,8 +78,7 @@ pub(super) struct NamedDoors {
     session: u32,
     generation: u32,
     rules: NameRules,
-    /// What stands in the map.
-    written: BTreeSet<Endpoint>,
+    written: BTreeSet<Written>,
     /// When it was last looked at which names' time is over.
     swept_at: u64,
 }
@@ -183,23 +89,51 @@ impl NamedDoors {
     }
 
     /// Those that an earlier agent wrote, which are to be removed.
-    pub(super) fn of_earlier(session: u32, generation: u32, written: Vec<Endpoint>) -> Self {
-        Self {
-            written: written.into_iter().collect(),
-            ..Self::new(session, generation, NameRules::default())
-        }
+    pub(super) fn of_earlier(session: u32, generation: u32, written: &[Endpoint]) -> Self {
+        let written =
+            written.iter().map(|door| (door.address, door.generation, (door.protocol, door.port))).collect();
+        Self { written, ..Self::new(session, generation, NameRules::default()) }
     }
 
-    /// Writes all that was told under another version of the rules.
-    pub(super) fn write_all(&mut self, maps: &mut Maps, told: &Told, now: u64) -> Result<(), EnforcerError> {
-        for address in told.addresses.keys() {
-            self.write(maps, told, address, now)?;
-        }
-        for ((protocol, port, address), door) in &told.carried {
-            let endpoint = self.endpoint((*protocol, *port), *address);
-            if !self.written.contains(&endpoint) {
-                self.put(maps, endpoint, door)?;
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.written.len()
+    }
+
+    /// Writes what was told under another version of the rules: all that finds room in the session's share, what holds the longest first.
+    ///
+    /// # Errors
+    /// The map can't be written.
+    pub(super) fn write_all(
+        &mut self,
+        maps: &mut Maps,
+        told: &Told,
+        now: u64,
+        share: usize,
+    ) -> Result<(), EnforcerError> {
+        let mut left_out = 0_u32;
+        for address in told.longest_first() {
+            let doors = told.doors(&self.rules, &address, now);
+            if self.len().saturating_add(doors.len()) > share {
+                left_out = left_out.saturating_add(1);
+                continue;
             }
+            self.put_all(maps, &address, &doors)?;
+        }
+        for (place, address, door) in told.carried() {
+            if self.len() >= share {
+                left_out = left_out.saturating_add(1);
+            } else if !self.written.contains(&(address, self.generation, place)) {
+                self.put(maps, address, place, door)?;
+            }
+        }
+        if left_out > 0 {
+            tracing::warn!(
+                session = self.session,
+                left_out,
+                share,
+                "the new rules make more doors of the addresses that the session was told for names than it may have: some are shut until their names are asked for again"
+            );
         }
         Ok(())
     }
@@ -207,7 +141,7 @@ impl NamedDoors {
     /// Opens the doors of addresses that stand for a name. When it returns, they are open.
     ///
     /// # Errors
-    /// Not all are.
+    /// Not all could be opened: none is that was not open before.
     pub(super) fn open(
         &mut self,
         maps: &mut Maps,
@@ -215,13 +149,78 @@ impl NamedDoors {
         name: &HostName,
         addresses: &[ToldAddress],
         now: u64,
+        room: &mut Room<'_>,
     ) -> Result<(), EnforcerError> {
-        for address in addresses {
-            let gone = told.note(name, *address, now)?;
-            self.forget(maps, &gone)?;
-            self.write(maps, told, &address.address, now)?;
+        let mut noted: Vec<Before> = Vec::with_capacity(addresses.len());
+        let opened = addresses.iter().try_for_each(|address| {
+            noted.push(told.note(name, *address));
+            self.open_address(maps, told, &address.address, now, room)
+        });
+        if opened.is_err() {
+            for before in noted.iter().rev() {
+                told.undo(name, before);
+                if let Err(error) = self.write(maps, told, &before.address, now) {
+                    tracing::error!(session = self.session, %name, %error, "a door of an address that is not told is left open");
+                }
+            }
         }
-        Ok(())
+        opened
+    }
+
+    fn open_address(
+        &mut self,
+        maps: &mut Maps,
+        told: &mut Told,
+        address: &IpAddr,
+        now: u64,
+        room: &mut Room<'_>,
+    ) -> Result<(), EnforcerError> {
+        let doors = told.doors(&self.rules, address, now);
+        let octets = octets(address);
+        let is_new = |place: &&Place| !self.written.contains(&(octets, self.generation, **place));
+        let more = doors.keys().filter(is_new).count();
+        if !self.has_room(told, more, room.share) {
+            self.forget_over(maps, told, more, now, room)?;
+        }
+        self.put_all(maps, address, &doors)
+    }
+
+    fn has_room(&self, told: &Told, more: usize, share: usize) -> bool {
+        // Where nothing is to be written, a share that has become smaller is no hindrance.
+        (more == 0 || self.len().saturating_add(more) <= share) && told.len() <= MOST_ADDRESSES
+    }
+
+    /// Forgets addresses whose time is over and by which nobody is connected, the earliest first.
+    fn forget_over(
+        &mut self,
+        maps: &mut Maps,
+        told: &mut Told,
+        more: usize,
+        now: u64,
+        room: &mut Room<'_>,
+    ) -> Result<(), EnforcerError> {
+        let full = || {
+            EnforcerError::Share(format!(
+                "the session has its share of {} doors by name, and none whose time is over and by which nobody is connected; ask again later, or let fewer names and addresses be asked for",
+                room.share
+            ))
+        };
+        if told.looked_in_vain_at.is_some_and(|at| now.saturating_sub(at) < IN_VAIN_FOR) {
+            return Err(full());
+        }
+        let over = told.over(now);
+        let peers = if over.is_empty() { HashSet::new() } else { (room.peers)() };
+        let unused = over.into_iter().filter(|address| !peers.contains(&octets(address)));
+        for address in unused.take(FORGOTTEN_AT_ONCE) {
+            self.take_but(maps, &address, &BTreeMap::new())?;
+            told.forget(&address);
+        }
+        if self.has_room(told, more, room.share) {
+            told.looked_in_vain_at = None;
+            return Ok(());
+        }
+        told.looked_in_vain_at = Some(now);
+        Err(full())
     }
 
     /// Takes from shared addresses what only names open whose time is over.
@@ -232,19 +231,20 @@ impl NamedDoors {
 
     /// Removes all of it. What can't be removed doesn't keep the rest.
     pub(super) fn remove(&self, maps: &mut Maps) -> Result<(), EnforcerError> {
-        let results: Vec<_> = self.written.iter().map(|endpoint| maps.named.remove(endpoint)).collect();
+        let results: Vec<_> =
+            self.written.iter().map(|door| maps.named.remove(&self.endpoint(door))).collect();
         results.into_iter().collect()
     }
 
     /// Its part that is of this generation, which is no longer its.
     pub(super) fn split_off(&mut self, generation: u32) -> Self {
-        let (of_it, rest) = std::mem::take(&mut self.written)
-            .into_iter()
-            .partition(|endpoint: &Endpoint| endpoint.generation == generation);
+        let (of_it, rest) =
+            std::mem::take(&mut self.written).into_iter().partition(|(_, of, _)| *of == generation);
         self.written = rest;
         Self { written: of_it, ..Self::new(self.session, generation, NameRules::default()) }
     }
 
+    /// Writes what an address opens, and takes what it doesn't open any more.
     fn write(
         &mut self,
         maps: &mut Maps,
@@ -252,43 +252,60 @@ impl NamedDoors {
         address: &IpAddr,
         now: u64,
     ) -> Result<(), EnforcerError> {
+        self.put_all(maps, address, &told.doors(&self.rules, address, now))
+    }
+
+    /// Lets an address open this and no more.
+    fn put_all(
+        &mut self,
+        maps: &mut Maps,
+        address: &IpAddr,
+        doors: &BTreeMap<Place, NamedDoor>,
+    ) -> Result<(), EnforcerError> {
         let octets = octets(address);
-        let doors = told.doors(&self.rules, address, now);
-        for (place, door) in &doors {
-            self.put(maps, self.endpoint(*place, octets), door)?;
-        }
-        let places: BTreeSet<Place> = self.rules.0.iter().map(|rule| rule.place).collect();
-        for place in places.into_iter().filter(|place| !doors.contains_key(place)) {
-            self.take(maps, self.endpoint(place, octets))?;
-        }
-        Ok(())
+        doors.iter().try_for_each(|(place, door)| self.put(maps, octets, *place, door))?;
+        self.take_but(maps, address, doors)
     }
 
-    fn forget(&mut self, maps: &mut Maps, gone: &[IpAddr]) -> Result<(), EnforcerError> {
-        let places: BTreeSet<Place> = self.rules.0.iter().map(|rule| rule.place).collect();
-        for address in gone {
-            let octets = octets(address);
-            places.iter().try_for_each(|place| self.take(maps, self.endpoint(*place, octets)))?;
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, maps: &mut Maps, endpoint: Endpoint, door: &NamedDoor) -> Result<(), EnforcerError> {
-        // Noted first: what may be there is removed some day.
-        self.written.insert(endpoint);
-        maps.named.put(&endpoint, door, 0)
-    }
-
-    fn take(&mut self, maps: &mut Maps, endpoint: Endpoint) -> Result<(), EnforcerError> {
-        if self.written.contains(&endpoint) {
-            maps.named.remove(&endpoint)?;
-            self.written.remove(&endpoint);
+    /// Takes the doors of an address but these.
+    fn take_but(
+        &mut self,
+        maps: &mut Maps,
+        address: &IpAddr,
+        kept: &BTreeMap<Place, NamedDoor>,
+    ) -> Result<(), EnforcerError> {
+        let (octets, generation) = (octets(address), self.generation);
+        let all = (octets, generation, (0, 0))..=(octets, generation, (u16::MAX, u16::MAX));
+        let gone: Vec<Written> =
+            self.written.range(all).filter(|(_, _, place)| !kept.contains_key(place)).copied().collect();
+        for door in gone {
+            maps.named.remove(&self.endpoint(&door))?;
+            self.written.remove(&door);
         }
         Ok(())
     }
 
-    const fn endpoint(&self, (protocol, port): Place, address: [u8; 16]) -> Endpoint {
-        Endpoint { session: self.session, generation: self.generation, protocol, port, address }
+    fn put(
+        &mut self,
+        maps: &mut Maps,
+        address: [u8; 16],
+        place: Place,
+        door: &NamedDoor,
+    ) -> Result<(), EnforcerError> {
+        let written = (address, self.generation, place);
+        maps.named.put(&self.endpoint(&written), door, 0)?;
+        self.written.insert(written);
+        Ok(())
+    }
+
+    const fn endpoint(&self, (address, generation, (protocol, port)): &Written) -> Endpoint {
+        Endpoint {
+            session: self.session,
+            generation: *generation,
+            protocol: *protocol,
+            port: *port,
+            address: *address,
+        }
     }
 }
 
@@ -297,5 +314,45 @@ fn octets(address: &IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_session_alone_has_its_most_and_no_more() {
+        assert_eq!(share(0, 0), MOST_DOORS);
+        assert_eq!(share(MOST_DOORS, 0), MOST_DOORS);
+    }
+
+    #[test]
+    fn what_a_session_has_it_keeps_whatever_others_have() {
+        assert_eq!(share(500, ROOM), 500);
+        assert_eq!(share(0, ROOM), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn sessions_that_take_all_they_can_never_take_more_than_there_is_and_leave_room(count in 1..100_usize) {
+            let mut held = 0;
+            for _ in 0..count.min(16) {
+                held += share(0, held);
+                prop_assert!(held < ROOM && share(0, held) > 0);
+            }
+        }
+
+        #[test]
+        fn no_order_of_growing_takes_more_than_there_is(turns in prop::collection::vec((0..8_usize, 0..40_000_usize), 0..64)) {
+            let mut held = [0_usize; 8];
+            for (session, wanted) in turns {
+                let others: usize = held.iter().sum::<usize>() - held[session];
+                held[session] = wanted.min(share(held[session], others));
+                prop_assert!(held.iter().sum::<usize>() <= ROOM);
+            }
+        }
     }
 }

@@ -64,7 +64,7 @@ impl SockDiag {
         let protocol = Some(netlink::SOCK_DIAG);
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         let mut diag = Self { socket, sequence: 0 };
-        diag.list(AF_INET, 0, 0).map_err(|error| {
+        diag.list(AF_INET, 0, None).map_err(|error| {
             io::Error::new(error.kind(), format!("{error}; load the kernel's module `tcp_diag`"))
         })?;
         Ok(diag)
@@ -72,12 +72,19 @@ impl SockDiag {
 
     /// The TCP connections that were made in a cgroup, not below it, in this process's network namespace.
     pub(super) fn connections_of(&mut self, cgroup: u64) -> io::Result<Vec<Found>> {
-        let mut all = self.list(AF_INET, WITH_PEER, cgroup)?;
-        all.extend(self.list(AF_INET6, WITH_PEER, cgroup)?);
+        let mut of_it = self.list(AF_INET, WITH_PEER, Some(cgroup))?;
+        of_it.extend(self.list(AF_INET6, WITH_PEER, Some(cgroup))?);
+        Ok(of_it)
+    }
+
+    /// All TCP connections in this process's network namespace.
+    pub(super) fn connections(&mut self) -> io::Result<Vec<Found>> {
+        let mut all = self.list(AF_INET, WITH_PEER, None)?;
+        all.extend(self.list(AF_INET6, WITH_PEER, None)?);
         Ok(all)
     }
 
-    fn list(&mut self, family: u8, states: u32, cgroup: u64) -> io::Result<Vec<Found>> {
+    fn list(&mut self, family: u8, states: u32, cgroup: Option<u64>) -> io::Result<Vec<Found>> {
         self.sequence = self.sequence.wrapping_add(1);
         send(&self.socket, &list_request(family, states, cgroup, self.sequence), SendFlags::empty())?;
         let mut found = Vec::new();
@@ -127,18 +134,20 @@ fn header(length: usize, kind: u16, flags: u16, sequence: u32) -> Vec<u8> {
     bytes
 }
 
-/// Asks for the TCP sockets in these states that were made in a cgroup.
-fn list_request(family: u8, states: u32, cgroup: u64, sequence: u32) -> Vec<u8> {
-    // One instruction: where the cgroup is this one, the end of the program is 12 bytes on; else beyond it, which is "no".
-    let program = [&[OF_CGROUP, 12][..], &16_u16.to_ne_bytes(), &cgroup.to_ne_bytes()].concat();
-    let length = REQUEST.saturating_add(4).saturating_add(program.len());
+/// Asks for the TCP sockets in these states; of a cgroup, those that were made in it.
+fn list_request(family: u8, states: u32, cgroup: Option<u64>, sequence: u32) -> Vec<u8> {
+    let condition = cgroup.map(|cgroup| {
+        // One instruction: where the cgroup is this one, the end of the program is 12 bytes on; else beyond it, which is "no".
+        let program = [&[OF_CGROUP, 12][..], &16_u16.to_ne_bytes(), &cgroup.to_ne_bytes()].concat();
+        [&16_u16.to_ne_bytes()[..], &BYTECODE.to_ne_bytes(), &program].concat()
+    });
+    let condition = condition.unwrap_or_default();
+    let length = REQUEST.saturating_add(condition.len());
     let mut bytes = header(length, BY_FAMILY, NLM_F_DUMP, sequence);
     bytes.extend([family, TCP, 0, 0]);
     bytes.extend(states.to_ne_bytes());
     bytes.resize(REQUEST, 0);
-    bytes.extend(16_u16.to_ne_bytes());
-    bytes.extend(BYTECODE.to_ne_bytes());
-    bytes.extend(program);
+    bytes.extend(condition);
     bytes
 }
 

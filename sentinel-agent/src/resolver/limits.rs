@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     fn ticket(session: u32, is_wildcard: bool) -> Ticket {
-        Ticket { session: SessionId(session), allow_private: false, is_wildcard, grants: 0, generation: 0 }
+        Ticket { session: SessionId(session), allow_private: false, is_wildcard, pid: 1, scopes: [0; 4] }
     }
 
     fn name(index: usize) -> HostName {

@@ -85,10 +85,10 @@ pub struct Ticket {
     pub allow_private: bool,
     /// Whether only a wildcard lists the name, so that the session chose a part of it.
     pub is_wildcard: bool,
-    /// The grants that list the name. The gate's own business.
-    pub grants: u64,
-    /// The policy's generation. The gate's own business.
-    pub generation: u32,
+    /// The process that asks. The gate's own business.
+    pub pid: u32,
+    /// Its scopes, nearest first; 0 is none. The gate's own business.
+    pub scopes: [u64; 4],
 }
 
 /// Whether a question may be asked.
@@ -175,7 +175,7 @@ pub trait Gate {
     /// Whether the question may be asked.
     fn ask(&self, asker: Asker, question: &Question) -> impl Future<Output = Admission>;
 
-    /// Opens the doors of these addresses. Only what it returns is told to the application.
+    /// Opens the doors of these addresses, if the question may still be asked. Only what it returns is told to the application.
     ///
     /// # Errors
     /// No door was opened, and the application gets no address.

@@ -136,6 +136,21 @@ pub struct NamedDoor {
     pub expires_at: u64,
 }
 
+/// How many entries `NAMED` has room for.
+pub const NAMED_DOORS: u32 = 262_144;
+
+/// Map `RESOLVER`: where the agent's resolver listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Resolver {
+    /// The kernel's own number of the network namespace that it listens in.
+    pub netns: u64,
+    /// At which port of 127.0.0.1 and ::1 of that; 0: at none.
+    pub port: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
 /// The port of a DNS server.
 pub const DNS_PORT: u16 = 53;
 
@@ -291,6 +306,7 @@ const _: () = {
     assert!(size_of::<Scope>() == 24 + 8 * GRANTS && offset_of!(Scope, since) == 24);
     assert!(size_of::<Endpoint>() == 28 && offset_of!(Endpoint, address) == 12);
     assert!(size_of::<NamedDoor>() == 16);
+    assert!(size_of::<Resolver>() == 16 && offset_of!(Resolver, port) == 8);
     assert!(size_of::<AskerKey>() == 8);
     assert!(size_of::<Asker>() == 8 + 8 * SCOPE_CHAIN && offset_of!(Asker, scopes) == 8);
     assert!(size_of::<Image>() == 24 && offset_of!(Image, dev) == 16);
@@ -304,8 +320,8 @@ const _: () = {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NamedDoor, Protected, Scope,
-        Session, SocketMark, TaskMark,
+        Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NamedDoor, Protected,
+        Resolver, Scope, Session, SocketMark, TaskMark,
     };
 
     macro_rules! pod {
@@ -327,6 +343,7 @@ mod pod {
         ImageRule,
         NamedDoor,
         Protected,
+        Resolver,
         Scope,
         Session,
         SocketMark,

@@ -31,6 +31,7 @@ mod event;
 mod fact;
 mod grant;
 mod name_pattern;
+mod name_table;
 mod policy;
 mod rate;
 mod state;
@@ -46,6 +47,7 @@ pub use event::{ActionRequest, Event};
 pub use fact::{Attempt, Effect, Fact, Opening, Recorded, SessionEnding};
 pub use grant::{GrantSet, ScopeId};
 pub use name_pattern::NamePattern;
+pub use name_table::{NameEntry, NameTable};
 pub use policy::{
     ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,
     Grant, Limit, MAX_GRANTS, Mode, NameRule, NetworkRule, OnExhausted, Policy, Protocol, RateLimit,

@@ -3,6 +3,7 @@
 //! Invariant: a host name has one form, whoever wrote it: ASCII in lower case, no dot at its end, no empty label, and nothing that a
 //! reader of addresses takes for an address. What is equal as text is the same name.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -135,6 +136,13 @@ fn is_number(label: &str) -> bool {
 impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Hashed and compared as its text.
+impl Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

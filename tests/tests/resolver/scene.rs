@@ -33,7 +33,7 @@ pub(crate) struct Recording {
 }
 
 pub(crate) const TICKET: Ticket =
-    Ticket { session: SessionId(1), allow_private: false, is_wildcard: false, grants: 1, generation: 1 };
+    Ticket { session: SessionId(1), allow_private: false, is_wildcard: false, pid: 1, scopes: [0; 4] };
 
 impl Gate for Recording {
     fn session_of(&self, asker: Asker) -> Option<SessionId> {

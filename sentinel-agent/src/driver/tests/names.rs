@@ -167,8 +167,8 @@ fn who_is_in_no_session_is_refused() {
             session: SessionId(77),
             allow_private: false,
             is_wildcard: false,
-            grants: 1,
-            generation: 0,
+            pid: by.pid,
+            scopes: by.scopes,
         };
         assert_eq!(world.answered(nobody, "open.example", "198.51.100.1"), Err(Refusal::NotInSession));
     });
@@ -208,6 +208,49 @@ fn what_the_resolver_refuses_itself_is_told_too() {
         world.driver.handle(Arrival::Name(Box::new(NameArrival::Told { by, target, event })));
         let told =
             ("open.example as 127.0.0.1".to_owned(), "private_address".to_owned(), "refused".to_owned());
+        assert_eq!(world.told(), [told]);
+    });
+}
+
+#[test]
+fn an_answer_that_comes_after_its_action_has_ended_is_not_told() {
+    run(async |world| {
+        let mut world = world.with(with_names());
+        let (session, _launcher, mut application) = world.session();
+        let begun = world.begin(&mut application, "fetch");
+        let by = world.by(session);
+        let (of_action, of_both) =
+            (ticket(world.asked(by, "api.example")), ticket(world.asked(by, "open.example")));
+        assert_eq!(world.answered(of_action, "api.example", "198.51.100.1").unwrap().len(), 1);
+        world.end(&mut application, begun.action_id.unwrap(), Some(8));
+        assert_eq!(world.answered(of_action, "api.example", "198.51.100.1"), Err(Refusal::Closed));
+        let told = ("api.example".to_owned(), "door_closed".to_owned(), "refused".to_owned());
+        assert_eq!(world.told(), [told]);
+        // The baseline still lists this one, without private addresses.
+        assert_eq!(world.answered(of_both, "open.example", "10.0.0.1"), Err(Refusal::Closed));
+        assert_eq!(world.answered(of_both, "open.example", "198.51.100.1").unwrap().len(), 1);
+        let told = world.told().pop().unwrap();
+        assert_eq!((told.0.as_str(), told.1.as_str()), ("open.example as 10.0.0.1", "private_address"));
+    });
+}
+
+#[test]
+fn an_answer_that_comes_after_other_rules_hold_is_told_only_where_they_list_its_name_too() {
+    run(async |world| {
+        let mut world = world.with(with_names());
+        let (session, _launcher, _application) = world.session();
+        let by = world.by(session);
+        let (gone, kept) =
+            (ticket(world.asked(by, "open.example")), ticket(world.asked(by, "a.wild.example")));
+        let mut policy = with_names();
+        policy.grants[0].names.remove(0);
+        policy.grants[1].names.clear();
+        let loaded = LoadedPolicy { policy, sha256: "1".repeat(64) };
+        let read = Ok([("test".to_owned(), loaded)].into());
+        world.driver.handle(Arrival::PoliciesRead { read, asked: None });
+        assert_eq!(world.answered(gone, "open.example", "198.51.100.1"), Err(Refusal::Closed));
+        assert_eq!(world.answered(kept, "a.wild.example", "198.51.100.1").unwrap().len(), 1);
+        let told = ("open.example".to_owned(), "no_rule".to_owned(), "refused".to_owned());
         assert_eq!(world.told(), [told]);
     });
 }

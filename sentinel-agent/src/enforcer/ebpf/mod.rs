@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::MapError;
-use sentinel_ebpf_common::{GRANTS, OWNED_BY_AGENT, Protected, Scope, Session, TaskMark};
+use sentinel_ebpf_common::{GRANTS, OWNED_BY_AGENT, Protected, Resolver, Scope, Session, TaskMark};
 use sentinel_engine::{GrantSet, Opening, Policy, ScopeId};
 use sentinel_proto::examination::Examination;
 use sentinel_proto::{HostName, SessionId};
@@ -24,10 +24,11 @@ use super::connections::Connections;
 use super::hooks::Hooks;
 use super::loaded::{Loaded, forget};
 use super::maps::{Askers, EXISTING, Maps, Records};
-use super::named::ToldAddress;
+use super::named::{Room, share};
+use super::told::ToldAddress;
 use super::{
     Enforcement, Enforcer, EnforcerError, FirstImage, KernelRecord, Mark, Places, identities, leftovers,
-    mountinfo, places, probe, records,
+    mountinfo, netns, places, probe, records,
 };
 use crate::{clock, peer};
 
@@ -39,6 +40,8 @@ pub struct EbpfEnforcer {
     maps: Maps,
     records: Records,
     sessions: BTreeMap<SessionId, Loaded>,
+    /// How many doors by name all of these have.
+    named_doors: usize,
     bound: BTreeMap<SessionId, Bound>,
     /// Reports that were taken out of the ring buffer before their turn.
     taken: VecDeque<KernelRecord>,
@@ -192,6 +195,20 @@ impl EbpfEnforcer {
         self.maps.tasks.put(&tgid, &mark, EXISTING)
     }
 
+    /// Changes what a session has in the maps, and counts its doors by name anew. The change is told how many of these it may have.
+    fn change<T>(
+        &mut self,
+        session: SessionId,
+        change: impl FnOnce(&mut Loaded, &mut Maps, &mut Connections, usize) -> Result<T, EnforcerError>,
+    ) -> Result<T, EnforcerError> {
+        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
+        let own = loaded.named_doors();
+        let others = self.named_doors.saturating_sub(own);
+        let changed = change(loaded, &mut self.maps, &mut self.connections, share(own, others));
+        self.named_doors = others.saturating_add(loaded.named_doors());
+        changed
+    }
+
     fn loaded(&self, session: SessionId) -> Result<&Loaded, EnforcerError> {
         self.sessions.get(&session).ok_or_else(|| no_session(session))
     }
@@ -240,6 +257,7 @@ impl Enforcer for EbpfEnforcer {
         is_same_policy: bool,
     ) -> Result<(), EnforcerError> {
         let loaded = Loaded::adopt(&self.maps, session, cgroup_id, is_same_policy)?;
+        self.named_doors = self.named_doors.saturating_add(loaded.named_doors());
         self.sessions.insert(session, loaded);
         Ok(())
     }
@@ -344,20 +362,17 @@ impl Enforcer for EbpfEnforcer {
     }
 
     fn prepare_rules(&mut self, session: SessionId, policy: &Policy, user: u32) -> Result<(), EnforcerError> {
-        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
-        loaded.prepare(&mut self.maps, policy, user)
+        self.change(session, |loaded, maps, _, share| loaded.prepare(maps, policy, user, share))
     }
 
     fn commit_rules(&mut self, session: SessionId) -> Result<(), EnforcerError> {
-        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
-        loaded.commit(&mut self.maps)?;
+        self.change(session, |loaded, maps, _, _| loaded.commit(maps))?;
         self.end_unruled(session);
         Ok(())
     }
 
     fn discard_rules(&mut self, session: SessionId) -> Result<(), EnforcerError> {
-        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
-        loaded.discard(&mut self.maps)
+        self.change(session, |loaded, maps, _, _| loaded.discard(maps))
     }
 
     fn stop_session(&mut self, session: SessionId) -> Result<(), EnforcerError> {
@@ -366,14 +381,18 @@ impl Enforcer for EbpfEnforcer {
         self.connections.forget(&mut self.maps, session)?;
         let Some(loaded) = self.sessions.get(&session) else { return forget(&mut self.maps, session) };
         loaded.unload(&mut self.maps)?;
+        self.named_doors = self.named_doors.saturating_sub(loaded.named_doors());
         self.sessions.remove(&session);
         Ok(())
     }
 
     fn let_resolve(&mut self, port: Option<NonZeroU16>) -> Result<(), EnforcerError> {
-        let resolver = &mut self.maps.resolver;
+        let netns = netns::own().map_err(|cause| {
+            EnforcerError::Missing(format!("the agent's network namespace has no number: {cause}"))
+        })?;
         let port = port.map_or(0, |port| u32::from(port.get()));
-        resolver.map.set(0, port, 0).map_err(resolver.refused())
+        let resolver = &mut self.maps.resolver;
+        resolver.map.set(0, Resolver { netns, port, reserved: 0 }, 0).map_err(resolver.refused())
     }
 
     fn open_name(
@@ -382,8 +401,10 @@ impl Enforcer for EbpfEnforcer {
         name: &HostName,
         addresses: &[ToldAddress],
     ) -> Result<(), EnforcerError> {
-        let loaded = self.sessions.get_mut(&session).ok_or_else(|| no_session(session))?;
-        loaded.open_name(&mut self.maps, name, addresses)
+        self.change(session, |loaded, maps, connections, share| {
+            let mut peers = || connections.peers();
+            loaded.open_name(maps, name, addresses, &mut Room { share, peers: &mut peers })
+        })
     }
 
     fn sweep_names(&mut self) -> Result<(), EnforcerError> {
@@ -391,6 +412,8 @@ impl Enforcer for EbpfEnforcer {
         for loaded in self.sessions.values_mut() {
             swept = loaded.sweep_names(&mut self.maps).and(swept);
         }
+        // Where sessions' doors are looked through anyway, what was counted one by one is counted anew.
+        self.named_doors = self.sessions.values().map(Loaded::named_doors).sum();
         swept
     }
 

@@ -160,6 +160,7 @@ impl EbpfEnforcer {
             maps,
             records,
             sessions,
+            named_doors: 0,
             bound,
             taken,
             connections,

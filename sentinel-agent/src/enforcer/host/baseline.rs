@@ -8,7 +8,7 @@ use super::sockets::*;
 use super::*;
 
 /// Whether whoever waits on the connection hears that it is over: at once, for it is destroyed before the door counts as shut.
-fn is_told(stream: &mut TcpStream) -> bool {
+pub(super) fn is_told(stream: &mut TcpStream) -> bool {
     stream.set_read_timeout(Some(SOON)).unwrap();
     stream.read(&mut [0]).unwrap_err().raw_os_error() == Some(libc::ECONNABORTED)
 }
@@ -65,7 +65,7 @@ fn a_reload_ends_what_it_lets_send_no_more_and_leaves_the_rest() {
 }
 
 impl EbpfEnforcer {
-    fn commit(&mut self, session: &Session, policy: &Policy) {
+    pub(super) fn commit(&mut self, session: &Session, policy: &Policy) {
         self.prepare_rules(session.id, policy, USER).unwrap();
         self.commit_rules(session.id).unwrap();
     }

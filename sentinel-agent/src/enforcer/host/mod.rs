@@ -10,6 +10,7 @@ mod examination;
 mod exec;
 mod full;
 mod inbound;
+mod named;
 mod names;
 mod network;
 mod outwards;

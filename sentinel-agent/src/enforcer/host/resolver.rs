@@ -11,7 +11,7 @@ use sentinel_proto::HostName;
 use super::*;
 use crate::enforcer::ToldAddress;
 
-const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(super) const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// A DNS server that isn't there, as an application has it from its resolv.conf.
 const SERVER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
@@ -154,23 +154,23 @@ extern "C" fn ask(how: usize) -> i32 {
     0
 }
 
-fn name(text: &str) -> HostName {
+pub(super) fn name(text: &str) -> HostName {
     HostName::parse(text).unwrap()
 }
 
 /// A grant that names a host, and its port.
-fn host_rule(host: &str, port: u16, allow_private: bool) -> Grant {
+pub(super) fn host_rule(host: &str, port: u16, allow_private: bool) -> Grant {
     let name = NamePattern::Exactly(name(host));
     let rule = NameRule { protocol: Protocol::Tcp, name, port: Some(port), allow_private, line: 1 };
     Grant { names: vec![rule], ..Grant::default() }
 }
 
-fn told(to: SocketAddr, for_time: Duration) -> ToldAddress {
+pub(super) fn told(to: SocketAddr, for_time: Duration) -> ToldAddress {
     let until = u64::try_from((since_boot() + for_time).as_nanos()).unwrap();
     ToldAddress { address: to.ip(), is_private: true, until }
 }
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn what_goes_to_port_53_comes_to_the_resolver_and_is_answered_as_by_the_server_that_was_meant() {
@@ -239,6 +239,24 @@ fn without_a_resolver_nothing_goes_to_port_53_and_where_no_host_is_named_rules_d
     let puppet = host.puppet(&unnamed);
     assert_eq!(puppet.order(Deed::Run(ask, 0)).unwrap(), -EPERM);
     assert_eq!(host.records()[0].verdict, Verdict::NoRule as u32);
+}
+
+#[test]
+fn from_another_network_namespace_nothing_goes_to_the_resolver_and_from_its_own_all_does() {
+    let mut host = Host::new();
+    let echo = Echo::start();
+    host.enforcer().let_resolve(echo.number()).unwrap();
+    let session = host.session(1, &policy(vec![host_rule("a.example", 443, false)]));
+    let (beside, elsewhere) = (host.puppet(&session), host.puppet(&session));
+    let netns = u64::try_from(libc::CLONE_NEWNET).unwrap();
+    assert_eq!(call(&elsewhere, libc::SYS_unshare, &[Given::Number(netns)]), 0);
+    let ways = [0, IPV6, UNCONNECTED, IPV6 | UNCONNECTED, STREAM, IPV6 | STREAM];
+    for how in ways {
+        assert_eq!(beside.order(Deed::Run(ask, how)).unwrap(), 0, "{how}");
+        assert_eq!(elsewhere.order(Deed::Run(ask, how)).unwrap(), -EPERM, "{how}");
+    }
+    let told: Vec<(u32, u32)> = host.records().iter().map(|record| (record.tgid, record.verdict)).collect();
+    assert_eq!(told, [(elsewhere.pid(), Verdict::NoResolver as u32); 6]);
 }
 
 #[test]

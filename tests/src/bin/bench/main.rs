@@ -42,6 +42,7 @@ fn main() {
         [_, "names-inside", first, count] => {
             return names::inside(first.parse().expect("a number"), count.parse().expect("a number"));
         }
+        [_, "names-doors"] => return names::doors(),
         [_, "plain"] => return println!("{}", cycle("plain")),
         _ => {}
     }

@@ -1,8 +1,8 @@
 //! What a host's name costs: an answer that the agent has, against the same question straight to the test's DNS server; the same beside a
-//! flood; and the agent's memory while many names are open.
+//! flood; the agent's memory while many names are open; and of how many answers the door was not open when they came.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use sentinel_tests::dns::{DnsServer, Entry, Zone};
@@ -14,6 +14,10 @@ use super::{median, resident_kib};
 const QUESTIONS: usize = 900;
 const REPETITIONS: usize = 5;
 const NAMES: u32 = 10_000;
+/// Sessions that each ask for all of them, at the same time.
+const SESSIONS: u32 = 10;
+/// Of all names. Nobody listens there: who is let connect is refused by the kernel's TCP, at once.
+const PORT: u16 = 443;
 /// As an application has it from its resolv.conf; nobody is there.
 const SERVER: &str = "192.0.2.53:53";
 
@@ -39,10 +43,10 @@ pub(crate) fn measure() {
     let mut zone = Zone::new();
     let mut policy = "enforcement:\n  network:\n    allow:\n".to_owned();
     for number in 0..NAMES {
-        let [_, _, third, fourth] = number.to_be_bytes();
-        let entry = Entry { a: vec![[198, 51, third, fourth].into()], ttl: 300, ..Entry::default() };
+        let entry = Entry { a: vec![address(number)], ttl: 300, ..Entry::default() };
         zone.insert(name(number), entry);
-        writeln!(policy, "      - \"{}:443\"", name(number)).expect("a string takes it");
+        writeln!(policy, "      - {{host: \"{}:{PORT}\", allow_private: true}}", name(number))
+            .expect("a string takes it");
     }
     let dns = DnsServer::builder().start(zone);
     let configuration = format!("resolver: {{upstreams: [\"{}\"]}}\n", dns.address());
@@ -69,16 +73,54 @@ pub(crate) fn measure() {
     let (straight, through, ratio, late) = (median(straight), median(through), median(ratios), median(late));
     println!("\n{:<52} {straight:>10.1} {:>9}", "a name, straight from the test's server", "1.00");
     println!("{:<52} {through:>10.1} {ratio:>9.2}   ≤ 2", "a name that the agent has, inside a session");
+    let before = resident_kib(host.agent_pid());
+    let _figures = run(NAMES, NAMES);
+    let grown = resident_kib(host.agent_pid()) - before;
+    println!("{:<52} {:>10.1}", format!("memory that {NAMES} names take, MiB"), grown / 1024.0);
+    let asking: Vec<Running> =
+        (0..SESSIONS).map(|_| Running::start(host.run_command(&[], &[&own, "names-doors"]))).collect();
+    let mut shut = 0;
+    for session in asking {
+        let finished = session.finish();
+        let lines = finished.lines();
+        let counted: Option<[u32; 2]> = lines.last().and_then(|line| {
+            let (answers, shut) = line.split_once(' ')?;
+            Some([answers.parse().ok()?, shut.parse().ok()?])
+        });
+        let Some([NAMES, of_it]) = counted else { panic!("{finished:?}") };
+        shut += of_it;
+    }
+    let answers = NAMES * SESSIONS;
+    println!(
+        "{:<52} {shut:>10} {:>9}   0",
+        format!("of {answers} answers, doors not open when they came"),
+        ""
+    );
     let flooding = Running::start(host.run_command(&[], &[&own, "names-flood"]));
     std::thread::sleep(Duration::from_secs(1));
     let flooded = median((0..REPETITIONS).map(|_| run(0, count)[1]).collect());
     println!("{:<52} {late:>10.1} {:>9}", "its 99th of a hundred", "1.00");
     println!("{:<52} {flooded:>10.1} {:>9.2}   ≤ 2", "the same while another session floods", flooded / late);
     drop(flooding);
-    let before = resident_kib(host.agent_pid());
-    let _figures = run(NAMES, NAMES);
-    let grown = resident_kib(host.agent_pid()) - before;
-    println!("{:<52} {:>10.1}", format!("memory that {NAMES} names take, MiB"), grown / 1024.0);
+}
+
+/// Asks for each name once, as fast as allowed, and connects to its address as soon as that is told. Prints how many answers came, and how many
+/// of their doors were shut.
+pub(crate) fn doors() {
+    let socket = asking(SERVER.parse().expect("an address"));
+    let mut shut = 0;
+    for number in 0..NAMES {
+        answer(&socket, number);
+        let connected = TcpStream::connect((address(number), PORT));
+        shut += u32::from(connected.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM)));
+        std::thread::sleep(Duration::from_micros(2_200));
+    }
+    println!("{NAMES} {shut}");
+}
+
+fn address(number: u32) -> Ipv4Addr {
+    let [_, _, third, fourth] = number.to_be_bytes();
+    Ipv4Addr::new(127, 51, third, fourth)
 }
 
 fn name(number: u32) -> String {
@@ -125,10 +167,9 @@ fn answer(socket: &UdpSocket, number: u32) {
     socket.send(&question(id, number)).expect("it can be asked");
     let mut reply = [0; 512];
     let length = socket.recv(&mut reply).expect("an answer comes");
-    let [_, _, third, fourth] = number.to_be_bytes();
     let ends = &reply[length.saturating_sub(64)..length];
     assert!(
-        ends.windows(4).any(|window| window == [198, 51, third, fourth]),
+        ends.windows(4).any(|window| window == address(number).octets()),
         "another answer: {:?}",
         &reply[..length]
     );
