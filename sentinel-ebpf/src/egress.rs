@@ -9,6 +9,7 @@ use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
+use sentinel_ebpf_common::client_hello::Place;
 use sentinel_ebpf_common::record::OPERATION_EGRESS;
 use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
 use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Session, SocketMark};
@@ -16,9 +17,9 @@ use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Session, SocketM
 use crate::maps::{CONNECTION_COUNTS, CONNECTIONS, SOCKETS};
 use crate::packet::{self, Packet};
 use crate::report::{Passing, report_packet};
-use crate::resolver;
 use crate::rules::{PASS, REFUSE, TCP, rule_bits};
 use crate::session::{Leave, leave, now_and_fresh, session};
+use crate::{resolver, server_name};
 
 /// Only where there is no such entry.
 const BPF_NOEXIST: u64 = 1;
@@ -35,7 +36,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     }
     let socket = packet::socket_of(&ctx);
     let storage = if socket.is_null() { core::ptr::null_mut() } else { SOCKETS.find(socket) };
-    let (mut scope, mut bits) = (0, 0);
+    let (mut scope, mut bits, mut name) = (0, 0, Place::default());
     let (mut number, mut verdict, mut audits) = (0, Verdict::NoStorage, false);
     if !storage.is_null() {
         // SAFETY: not null, and the storage lives as long as the socket that the packet holds.
@@ -46,7 +47,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         if let Some(of_session) = session(number) {
             audits = of_session.flags & Session::AUDIT != 0;
             let outcome = match &packet {
-                Ok(packet) => judge_packet(&ctx, socket, packet, mark, &of_session, &mut bits),
+                Ok(packet) => judge_packet(&ctx, socket, packet, mark, &of_session, &mut bits, &mut name),
                 Err(verdict) => Outcome::Refused(*verdict),
             };
             verdict = match outcome {
@@ -63,8 +64,8 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             }
         }
     }
-    let passing = Passing { operation: OPERATION_EGRESS, rule_bits: bits, scope, cookie: cookie(&ctx) };
-    let is_told = report_packet(number, verdict, u32::from(audits), packet.as_ref().ok(), &passing);
+    let passing = Passing { operation: OPERATION_EGRESS, rule_bits: bits, scope, cookie: cookie(&ctx), name };
+    let is_told = report_packet(&ctx, number, verdict, u32::from(audits), packet.as_ref().ok(), &passing);
     if !is_told && !storage.is_null() {
         // The next try tells it: by that the agent learns which connection it is to destroy.
         // SAFETY: as above.
@@ -84,6 +85,7 @@ enum Outcome {
 fn hold_against(mark: &mut SocketMark, packet: Option<&Packet>, audits: bool) {
     if audits {
         mark.flags |= SocketMark::TOLD;
+        mark.flags &= !SocketMark::TLS_DUE;
     } else if let Some(packet) = packet
         && packet.protocol == TCP
     {
@@ -103,6 +105,7 @@ fn judge_packet(
     mark: &mut SocketMark,
     of_session: &Session,
     told_bits: &mut u64,
+    name: &mut Place,
 ) -> Outcome {
     if mark.flags & SocketMark::POISONED != 0 {
         return Outcome::Refused(Verdict::Poisoned);
@@ -115,7 +118,7 @@ fn judge_packet(
     let listens = mark.flags & SocketMark::LISTENS != 0 && packet.protocol == TCP;
     let is_as_judged = mark.generation == of_session.generation
         && (listens || (mark.port == packet.destination_port && mark.address == packet.destination));
-    let bits = if is_as_judged {
+    let mut bits = if is_as_judged {
         mark.opened_by
     } else {
         let (protocol, port) = if listens {
@@ -124,9 +127,17 @@ fn judge_packet(
             (packet.protocol as u16, packet.destination_port)
         };
         let address = if listens { mark.address } else { packet.destination };
-        rule_bits(mark.session, of_session, protocol, &address, port, 0, 0).0
+        rule_bits(mark.session, of_session, protocol, &address, port, 0, 0).rule
     };
     *told_bits = bits;
+    let is_tls_due = mark.flags & SocketMark::TLS_DUE != 0 && packet.has_payload();
+    if is_tls_due && of_session.flags & Session::TLS_NAMES != 0 {
+        match server_name::listed_by(ctx, socket, packet, mark, of_session, name) {
+            Ok(listed) if listed & bits != 0 => bits &= listed,
+            Ok(_elsewhere) => return Outcome::Refused(Verdict::ServerName),
+            Err(verdict) => return Outcome::Refused(verdict),
+        }
+    }
     match leave(bits, mark, of_session) {
         Leave::Yes => {}
         Leave::NotYet if packet.protocol == TCP => return Outcome::NotYet,
@@ -138,6 +149,13 @@ fn judge_packet(
     let is_listeners = listens && packet.is_syn();
     if is_leased && has_peer && !is_listeners && mark.slot == 0 && !note(ctx, packet, mark, of_session) {
         return Outcome::Refused(Verdict::Failed);
+    }
+    if is_tls_due {
+        server_name::passed(socket, mark);
+        if is_as_judged {
+            // From now on it is a connection of those that name its server, and of no other whose host has the same address.
+            mark.opened_by = bits;
+        }
     }
     Outcome::Passed
 }

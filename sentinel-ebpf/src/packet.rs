@@ -17,6 +17,7 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
+const URG: u8 = 0x20;
 
 /// What of a packet is looked at.
 pub(crate) struct Packet {
@@ -29,8 +30,10 @@ pub(crate) struct Packet {
     pub(crate) destination_port: u16,
     /// TCP's flags; 0 for UDP.
     flags: u8,
+    /// Where the headers end.
+    pub(crate) behind_headers: u32,
     /// Bytes behind the headers.
-    payload: u32,
+    pub(crate) payload: u32,
 }
 
 impl Packet {
@@ -44,6 +47,12 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn is_first(&self) -> bool {
         self.flags & (SYN | ACK) == SYN
+    }
+
+    /// Whether a byte of it may be taken out of turn where it arrives.
+    #[inline(always)]
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.flags & URG != 0
     }
 
     /// Whether it carries anything of the application's. Every datagram does.
@@ -94,8 +103,16 @@ pub(crate) fn read(ctx: &SkBuffContext) -> Result<Packet, Verdict> {
         return Err(Verdict::Header);
     };
     let protocol = u32::from(protocol);
-    let mut packet =
-        Packet { protocol, source, destination, source_port: 0, destination_port: 0, flags: 0, payload: 0 };
+    let mut packet = Packet {
+        protocol,
+        source,
+        destination,
+        source_port: 0,
+        destination_port: 0,
+        flags: 0,
+        behind_headers: 0,
+        payload: 0,
+    };
     if protocol != TCP && protocol != UDP {
         return Err(Verdict::Header);
     }
@@ -108,6 +125,7 @@ pub(crate) fn read(ctx: &SkBuffContext) -> Result<Packet, Verdict> {
         packet.flags = offset_and_flags[1];
         behind = header as u32 + u32::from(offset_and_flags[0] >> 4) * 4;
     }
+    packet.behind_headers = behind;
     // Not by the header's length, which is 0 in a packet that the card will split. What claims to be all header carries all of it.
     packet.payload = ctx.len().saturating_sub(behind);
     Ok(packet)

@@ -108,13 +108,17 @@ fn judge_address(
         };
     }
     let protocol = target.of_rule(matches!(operation, Operation::Bind));
-    let (rule, hit) = rule_bits(number, &of_session, protocol, &target.address, target.port, open, now);
+    let Opened { rule, hit, by_name } =
+        rule_bits(number, &of_session, protocol, &target.address, target.port, open, now);
     if hit != 0 {
         let is_leased = hit & !BASELINE != 0;
         let scope = if is_leased { scope_with(&task, hit, of_session.generation, now) } else { 0 };
         // SAFETY: as above.
         let mark = unsafe { &mut *storage };
         remember(mark, operation, target, of_session.generation, hit, scope, now);
+        if by_name && of_session.flags & Session::TLS_NAMES != 0 && matches!(operation, Operation::Connect) {
+            mark.flags |= SocketMark::TLS_DUE;
+        }
         return Ok(());
     }
     if matches!(operation, Operation::Bind) && target.port == 0 {
@@ -181,6 +185,16 @@ fn remember(
     mark.port = target.port;
 }
 
+/// What the rules say of an address.
+pub(crate) struct Opened {
+    /// The grants that would open it.
+    pub(crate) rule: u64,
+    /// Those of them that are open.
+    pub(crate) hit: u64,
+    /// Whether these are so by a name that it was told for.
+    pub(crate) by_name: bool,
+}
+
 /// The grants that would open an address, and those of them that are open. Ends at the first rule that is open. An address that was told for a
 /// name counts until `now`; for a connection that is there already, where that is 0, also when its time is over.
 #[inline(always)]
@@ -192,8 +206,9 @@ pub(crate) fn rule_bits(
     port: u16,
     open: u64,
     now: u64,
-) -> (u64, u64) {
+) -> Opened {
     let generation = of_session.generation;
+    let opened = |rule, by_name| Opened { rule, hit: rule & open, by_name };
     let mut endpoint = Endpoint { session, generation, protocol, port, address: [0; 16] };
     put_address(&mut endpoint.address, address);
     let mut all = 0;
@@ -205,12 +220,12 @@ pub(crate) fn rule_bits(
         // SAFETY: copied at once; rules of a generation are never changed.
         let exact = unsafe { NETWORK.get(&endpoint) }.copied().unwrap_or(0);
         if exact & open != 0 {
-            return (exact, exact & open);
+            return opened(exact, false);
         }
         let key = Key::new(Endpoint::BITS_BEFORE_ADDRESS + 128, endpoint);
         let prefix = NETWORK_PREFIXES.get(&key).copied().unwrap_or(0);
         if prefix & open != 0 {
-            return (prefix, prefix & open);
+            return opened(prefix, false);
         }
         all |= exact | prefix;
         if of_session.flags & Session::NAMES != 0 {
@@ -218,13 +233,13 @@ pub(crate) fn rule_bits(
             let named = unsafe { NAMED.get(&endpoint) }.copied().unwrap_or_default();
             if named.expires_at > now {
                 if named.bits & open != 0 {
-                    return (named.bits, named.bits & open);
+                    return opened(named.bits, true);
                 }
                 all |= named.bits;
             }
         }
     }
-    (all, 0)
+    Opened { rule: all, hit: 0, by_name: false }
 }
 
 #[inline(always)]

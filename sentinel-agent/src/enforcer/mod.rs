@@ -31,6 +31,7 @@ mod puppet;
 pub(crate) mod recording;
 pub mod records;
 mod rules;
+mod server_names;
 mod sockdiag;
 mod suggestion;
 mod syscall;

@@ -49,6 +49,7 @@ pub use name_pattern::NamePattern;
 pub use policy::{
     ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,
     Grant, Limit, MAX_GRANTS, Mode, NameRule, NetworkRule, OnExhausted, Policy, Protocol, RateLimit,
+    TlsNames,
 };
 pub use state::{Counters, InFlight, SessionTotals, State};
 pub use time::Now;

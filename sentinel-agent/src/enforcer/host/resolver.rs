@@ -154,23 +154,23 @@ extern "C" fn ask(how: usize) -> i32 {
     0
 }
 
-fn name(text: &str) -> HostName {
+pub(super) fn name(text: &str) -> HostName {
     HostName::parse(text).unwrap()
 }
 
 /// A grant that names a host, and its port.
-fn host_rule(host: &str, port: u16, allow_private: bool) -> Grant {
+pub(super) fn host_rule(host: &str, port: u16, allow_private: bool) -> Grant {
     let name = NamePattern::Exactly(name(host));
     let rule = NameRule { protocol: Protocol::Tcp, name, port: Some(port), allow_private, line: 1 };
     Grant { names: vec![rule], ..Grant::default() }
 }
 
-fn told(to: SocketAddr, for_time: Duration) -> ToldAddress {
+pub(super) fn told(to: SocketAddr, for_time: Duration) -> ToldAddress {
     let until = u64::try_from((since_boot() + for_time).as_nanos()).unwrap();
     ToldAddress { address: to.ip(), is_private: true, until }
 }
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn what_goes_to_port_53_comes_to_the_resolver_and_is_answered_as_by_the_server_that_was_meant() {
