@@ -9,7 +9,6 @@ use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use sentinel_ebpf_common::client_hello::Place;
 use sentinel_ebpf_common::record::OPERATION_EGRESS;
 use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
 use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Session, SocketMark};
@@ -17,9 +16,10 @@ use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Session, SocketM
 use crate::maps::{CONNECTION_COUNTS, CONNECTIONS, SOCKETS};
 use crate::packet::{self, Packet};
 use crate::report::{Passing, report_packet};
+use crate::resolver;
 use crate::rules::{PASS, REFUSE, TCP, rule_bits};
+use crate::server_name::{self, Asked};
 use crate::session::{Leave, leave, now_and_fresh, session};
-use crate::{resolver, server_name};
 
 /// Only where there is no such entry.
 const BPF_NOEXIST: u64 = 1;
@@ -36,7 +36,8 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     }
     let socket = packet::socket_of(&ctx);
     let storage = if socket.is_null() { core::ptr::null_mut() } else { SOCKETS.find(socket) };
-    let (mut scope, mut bits, mut name) = (0, 0, Place::default());
+    let (mut scope, mut bits) = (0, 0);
+    let mut asked = Asked::nothing();
     let (mut number, mut verdict, mut audits) = (0, Verdict::NoStorage, false);
     if !storage.is_null() {
         // SAFETY: not null, and the storage lives as long as the socket that the packet holds.
@@ -46,8 +47,15 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         verdict = Verdict::NoSession;
         if let Some(of_session) = session(number) {
             audits = of_session.flags & Session::AUDIT != 0;
+            if let Ok(packet) = &packet
+                && mark.flags & SocketMark::TLS_DUE != 0
+                && of_session.flags & Session::TLS_NAMES != 0
+                && packet.has_payload()
+            {
+                asked = Asked::of(&ctx, socket, packet, mark, &of_session);
+            }
             let outcome = match &packet {
-                Ok(packet) => judge_packet(&ctx, socket, packet, mark, &of_session, &mut bits, &mut name),
+                Ok(packet) => judge_packet(&ctx, socket, packet, mark, &of_session, &mut bits, &asked),
                 Err(verdict) => Outcome::Refused(*verdict),
             };
             verdict = match outcome {
@@ -64,7 +72,13 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             }
         }
     }
-    let passing = Passing { operation: OPERATION_EGRESS, rule_bits: bits, scope, cookie: cookie(&ctx), name };
+    let passing = Passing {
+        operation: OPERATION_EGRESS,
+        rule_bits: bits,
+        scope,
+        cookie: cookie(&ctx),
+        name: asked.name(),
+    };
     let is_told = report_packet(&ctx, number, verdict, u32::from(audits), packet.as_ref().ok(), &passing);
     if !is_told && !storage.is_null() {
         // The next try tells it: by that the agent learns which connection it is to destroy.
@@ -105,7 +119,7 @@ fn judge_packet(
     mark: &mut SocketMark,
     of_session: &Session,
     told_bits: &mut u64,
-    name: &mut Place,
+    asked: &Asked,
 ) -> Outcome {
     if mark.flags & SocketMark::POISONED != 0 {
         return Outcome::Refused(Verdict::Poisoned);
@@ -130,13 +144,10 @@ fn judge_packet(
         rule_bits(mark.session, of_session, protocol, &address, port, 0, 0).rule
     };
     *told_bits = bits;
-    let is_tls_due = mark.flags & SocketMark::TLS_DUE != 0 && packet.has_payload();
-    if is_tls_due && of_session.flags & Session::TLS_NAMES != 0 {
-        match server_name::listed_by(ctx, socket, packet, mark, of_session, name) {
-            Ok(listed) if listed & bits != 0 => bits &= listed,
-            Ok(_elsewhere) => return Outcome::Refused(Verdict::ServerName),
-            Err(verdict) => return Outcome::Refused(verdict),
-        }
+    match asked.listed_by() {
+        Ok(listed) if listed & bits == 0 && bits != 0 => return Outcome::Refused(Verdict::ServerName),
+        Ok(listed) => bits &= listed,
+        Err(verdict) => return Outcome::Refused(verdict),
     }
     match leave(bits, mark, of_session) {
         Leave::Yes => {}
@@ -150,7 +161,7 @@ fn judge_packet(
     if is_leased && has_peer && !is_listeners && mark.slot == 0 && !note(ctx, packet, mark, of_session) {
         return Outcome::Refused(Verdict::Failed);
     }
-    if is_tls_due {
+    if packet.has_payload() && mark.flags & SocketMark::TLS_DUE != 0 {
         server_name::passed(socket, mark);
         if is_as_judged {
             // From now on it is a connection of those that name its server, and of no other whose host has the same address.

@@ -46,9 +46,14 @@ impl Payload for First<'_> {
     }
 
     #[inline(always)]
+    fn numbers(&self, at: u32) -> Option<(u16, u16)> {
+        let numbers: [u16; 2] = self.ctx.load((self.begins + at) as usize).ok()?;
+        Some((u16::from_be(numbers[0]), u16::from_be(numbers[1])))
+    }
+
+    #[inline(always)]
     fn note(&mut self, place: Place) {
-        put(&mut self.hello.place.at, place.at);
-        put(&mut self.hello.place.length, place.length);
+        put_place(self.hello, place);
     }
 
     #[inline(always)]
@@ -57,41 +62,105 @@ impl Payload for First<'_> {
     }
 }
 
-/// The grants that list the server that a connection asks for; and, in `name`, where in the packet that stands.
+/// Which server a first packet asks for, kept in its socket's storage: what stands there is one way for the verifier, however it came there.
+pub(crate) struct Asked {
+    is_due: bool,
+    /// Null where it could not be kept.
+    hello: *mut Hello,
+}
+
+impl Asked {
+    /// Of a packet that isn't looked into.
+    #[inline(always)]
+    pub(crate) const fn nothing() -> Self {
+        Self { is_due: false, hello: core::ptr::null_mut() }
+    }
+
+    /// Of a first packet.
+    #[inline(always)]
+    pub(crate) fn of(
+        ctx: &SkBuffContext,
+        socket: *mut bpf_sock,
+        packet: &Packet,
+        mark: &SocketMark,
+        of_session: &Session,
+    ) -> Self {
+        // SAFETY: the caller has seen that the socket isn't null; the helper makes zeros of what is new.
+        let stored = unsafe {
+            bpf_sk_storage_get(
+                (&raw const HELLOS).cast_mut().cast(),
+                socket.cast(),
+                core::ptr::null_mut(),
+                u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+            )
+        };
+        let stored = stored.cast::<Hello>();
+        if stored.is_null() {
+            return Self { is_due: true, hello: stored };
+        }
+        // SAFETY: not null, as large as what is stored, and nobody else's while the socket's lock is held.
+        let hello = unsafe { &mut *stored };
+        put_place(hello, Place::default());
+        put(&mut hello.listed_by, 0);
+        // Until it is found otherwise.
+        put(&mut hello.verdict, Verdict::Failed as u32);
+        let verdict = match look_into(ctx, packet, mark, of_session, hello) {
+            Ok(()) => Verdict::Allowed,
+            Err(verdict) => verdict,
+        };
+        put(&mut hello.verdict, verdict as u32);
+        Self { is_due: true, hello: stored }
+    }
+
+    /// The grants that list the server; all of them where nothing had to be looked into.
+    #[inline(always)]
+    pub(crate) fn listed_by(&self) -> Result<u64, Verdict> {
+        if !self.is_due {
+            return Ok(u64::MAX);
+        }
+        let Some(hello) = self.hello() else { return Err(Verdict::Failed) };
+        match Verdict::from_number(read(&hello.verdict)) {
+            Some(Verdict::Allowed) => Ok(read(&hello.listed_by)),
+            Some(verdict) => Err(verdict),
+            None => Err(Verdict::Failed),
+        }
+    }
+
+    /// Where in the packet its name stands, if one was found.
+    #[inline(always)]
+    pub(crate) fn name(&self) -> Place {
+        match self.hello() {
+            Some(hello) => Place { at: read(&hello.place.at), length: read(&hello.place.length) },
+            None => Place::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn hello(&self) -> Option<&Hello> {
+        // SAFETY: null, or the socket's storage, which stays until `passed`.
+        unsafe { self.hello.as_ref() }
+    }
+}
+
 #[inline(always)]
-pub(crate) fn listed_by(
+fn look_into(
     ctx: &SkBuffContext,
-    socket: *mut bpf_sock,
     packet: &Packet,
     mark: &SocketMark,
     of_session: &Session,
-    name: &mut Place,
-) -> Result<u64, Verdict> {
+    hello: &mut Hello,
+) -> Result<(), Verdict> {
     if packet.is_urgent() || !is_kernels_own(ctx) {
         return Err(Verdict::UnsteadyHello);
     }
-    // SAFETY: the caller has seen that the socket isn't null; the helper makes zeros of what is new.
-    let hello = unsafe {
-        bpf_sk_storage_get(
-            (&raw const HELLOS).cast_mut().cast(),
-            socket.cast(),
-            core::ptr::null_mut(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        )
-    };
-    if hello.is_null() {
-        return Err(Verdict::Failed);
-    }
-    // SAFETY: not null, as large as what is stored, and nobody else's while the socket's lock is held.
-    let hello = unsafe { &mut *hello.cast::<Hello>() };
     let mut first = First { ctx, begins: packet.behind_headers, length: packet.payload, hello };
     let place = find_server_name(&mut first)?;
     let hello = first.hello;
-    name.at = packet.behind_headers + place.at;
-    name.length = place.length;
+    let name = Place { at: packet.behind_headers + place.at, length: place.length };
+    put_place(hello, name);
     put(&mut hello.key.session, mark.session);
     put(&mut hello.key.generation, of_session.generation);
-    let mut listed = look_up(ctx, hello, packet.destination_port, *name, 0)?;
+    look_up(ctx, hello, packet.destination_port, name, 0)?;
     // The name without its first label and the dot. Kept in memory, as where it ends is another way to the verifier.
     put(&mut hello.first_label, 0);
     for index in 0..LABEL {
@@ -103,9 +172,15 @@ pub(crate) fn listed_by(
     let first_label = read(&hello.first_label);
     if first_label != 0 && first_label < name.length {
         let rest = Place { at: name.at + first_label, length: name.length - first_label };
-        listed |= look_up(ctx, hello, packet.destination_port, rest, 1)?;
+        look_up(ctx, hello, packet.destination_port, rest, 1)?;
     }
-    Ok(listed)
+    Ok(())
+}
+
+#[inline(always)]
+fn put_place(hello: &mut Hello, place: Place) {
+    put(&mut hello.place.at, place.at);
+    put(&mut hello.place.length, place.length);
 }
 
 /// The first packet may leave: no other is looked into.
@@ -116,7 +191,7 @@ pub(crate) fn passed(socket: *mut bpf_sock, mark: &mut SocketMark) {
     unsafe { bpf_sk_storage_delete((&raw const HELLOS).cast_mut().cast(), socket.cast()) };
 }
 
-/// The grants of a name that stands in the packet, at its port and at any.
+/// Adds the grants of a name that stands in the packet, at its port and at any.
 #[inline(always)]
 fn look_up(
     ctx: &SkBuffContext,
@@ -124,7 +199,7 @@ fn look_up(
     port: u16,
     name: Place,
     one_below: u16,
-) -> Result<u64, Verdict> {
+) -> Result<(), Verdict> {
     let words = hello.key.name.as_mut_ptr().cast::<u64>();
     for index in 0..WORDS {
         // SAFETY: so many words are the name's bytes, which are aligned for words.
@@ -152,7 +227,9 @@ fn look_up(
     put(&mut hello.key.port, port);
     let at_port = find(&hello.key);
     put(&mut hello.key.port, 0);
-    Ok(at_port | find(&hello.key))
+    let listed_by = read(&hello.listed_by) | at_port | find(&hello.key);
+    put(&mut hello.listed_by, listed_by);
+    Ok(())
 }
 
 #[inline(always)]

@@ -13,6 +13,8 @@ pub trait Payload {
     fn byte(&self, at: u32) -> Option<u8>;
     /// The number of two bytes, the high one first, at this offset.
     fn number(&self, at: u32) -> Option<u16>;
+    /// Two such numbers, one behind the other.
+    fn numbers(&self, at: u32) -> Option<(u16, u16)>;
     /// Notes where the name stands. (Not answered instead: the kernel's verifier goes through all that a program can hold in registers, again
     /// and again with each extension, and not through what it finds in memory.)
     fn note(&mut self, place: Place);
@@ -73,8 +75,7 @@ pub fn find_server_name(payload: &mut impl Payload) -> Result<Place, Verdict> {
         if at == end {
             break;
         }
-        let kind = payload.number(at).ok_or(Verdict::NotTls)?;
-        let length = payload.number(at.wrapping_add(2)).ok_or(Verdict::NotTls)?;
+        let (kind, length) = payload.numbers(at).ok_or(Verdict::NotTls)?;
         let body = at.wrapping_add(EXTENSION_HEADER);
         at = body.wrapping_add(length as u32);
         if at > end {

@@ -169,10 +169,12 @@ pub struct Hello {
     pub key: ServerNameKey,
     /// Where the name stands.
     pub place: client_hello::Place,
-    /// How many bytes stand before its first dot.
+    /// The bytes of its first label and the dot behind that.
     pub first_label: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// A number of [`verdict::Verdict`]: why it isn't to be believed; 0: it is.
+    pub verdict: u32,
+    /// The grant bits of the rules that list it.
+    pub listed_by: u64,
 }
 
 /// The port of a DNS server.
@@ -333,7 +335,7 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 28 && offset_of!(Endpoint, address) == 12);
     assert!(size_of::<NamedDoor>() == 16);
     assert!(size_of::<ServerNameKey>() == 16 + SERVER_NAME_BYTES && offset_of!(ServerNameKey, name) == 16);
-    assert!(size_of::<Hello>() == size_of::<ServerNameKey>() + 16 && offset_of!(Hello, place) % 8 == 0);
+    assert!(size_of::<Hello>() == size_of::<ServerNameKey>() + 24 && offset_of!(Hello, place) % 8 == 0);
     assert!(size_of::<AskerKey>() == 8);
     assert!(size_of::<Asker>() == 8 + 8 * SCOPE_CHAIN && offset_of!(Asker, scopes) == 8);
     assert!(size_of::<Image>() == 24 && offset_of!(Image, dev) == 16);
