@@ -154,6 +154,10 @@ fn judge_packet(
         Leave::NotYet if packet.protocol == TCP => return Outcome::NotYet,
         Leave::No | Leave::NotYet => return Outcome::Refused(judge(bits, 0, now_and_fresh().1)),
     }
+    if asked.is_due && is_as_judged {
+        // From now on it is a connection of those that name its server, and of no other whose host has the same address.
+        mark.opened_by = bits;
+    }
     let is_leased = mark.scope != 0 && bits & network_baseline(of_session) == 0;
     let has_peer = mark.flags & (SocketMark::CONNECTED | SocketMark::LISTENS) != 0;
     // A listener's answer to a first packet comes from the listener, which has no peer.
@@ -163,10 +167,6 @@ fn judge_packet(
     }
     if packet.has_payload() && mark.flags & SocketMark::TLS_DUE != 0 {
         server_name::passed(socket, mark);
-        if is_as_judged {
-            // From now on it is a connection of those that name its server, and of no other whose host has the same address.
-            mark.opened_by = bits;
-        }
     }
     Outcome::Passed
 }

@@ -1,5 +1,6 @@
 //! Judges an endpoint: the lookups of a network rule, and what is open for the current task.
 
+use aya_ebpf::bindings::BPF_TCP_CLOSE;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockAddrContext;
 use sentinel_ebpf_common::record::{OPERATION_BIND, OPERATION_CONNECT, OPERATION_SENDMSG};
@@ -107,6 +108,10 @@ fn judge_address(
             verdict => Err(refused(storage, &of_session, verdict, 0, open)),
         };
     }
+    if matches!(operation, Operation::Bind) && target.protocol == TCP && !is_closed(ctx) {
+        // The kernel refuses to bind it, but only behind this hook: what it was let go by stays what its packets are judged by.
+        return Ok(());
+    }
     let protocol = target.of_rule(matches!(operation, Operation::Bind));
     let Opened { rule, hit, by_name } =
         rule_bits(number, &of_session, protocol, &target.address, target.port, open, now);
@@ -126,6 +131,15 @@ fn judge_address(
         return Ok(());
     }
     Err(refused(storage, &of_session, judge(rule, open, fresh), rule, open))
+}
+
+/// Whether a socket is neither connected nor about to be. The hook holds its lock.
+#[inline(always)]
+fn is_closed(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the kernel hands the hook a valid context.
+    let socket = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    // SAFETY: the caller has found storage of it, so it isn't null.
+    !socket.is_null() && unsafe { (*socket).state } == BPF_TCP_CLOSE
 }
 
 /// A refusal in a session that is known; one that only audits goes on.

@@ -64,7 +64,7 @@ impl Payload for First<'_> {
 
 /// Which server a first packet asks for, kept in its socket's storage: what stands there is one way for the verifier, however it came there.
 pub(crate) struct Asked {
-    is_due: bool,
+    pub(crate) is_due: bool,
     /// Null where it could not be kept.
     hello: *mut Hello,
 }
