@@ -108,8 +108,8 @@ fn judge_address(
             verdict => Err(refused(storage, &of_session, verdict, 0, open)),
         };
     }
-    if matches!(operation, Operation::Bind) && target.protocol == TCP && !is_closed(ctx) {
-        // The kernel refuses to bind it, but only behind this hook: what it was let go by stays what its packets are judged by.
+    if matches!(operation, Operation::Bind) && !is_bindable(ctx) {
+        // The kernel refuses it, but only behind this hook: what the socket was let do before stays what its packets are judged by.
         return Ok(());
     }
     let protocol = target.of_rule(matches!(operation, Operation::Bind));
@@ -133,13 +133,16 @@ fn judge_address(
     Err(refused(storage, &of_session, judge(rule, open, fresh), rule, open))
 }
 
-/// Whether a socket is neither connected nor about to be. The hook holds its lock.
+/// Whether a socket is neither connected nor bound, nor about to be. The hook holds its lock.
 #[inline(always)]
-fn is_closed(ctx: &SockAddrContext) -> bool {
+fn is_bindable(ctx: &SockAddrContext) -> bool {
     // SAFETY: the kernel hands the hook a valid context.
     let socket = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
-    // SAFETY: the caller has found storage of it, so it isn't null.
-    !socket.is_null() && unsafe { (*socket).state } == BPF_TCP_CLOSE
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: it isn't null, and the kernel's own while the hook runs.
+    unsafe { (*socket).state == BPF_TCP_CLOSE && (*socket).src_port == 0 }
 }
 
 /// A refusal in a session that is known; one that only audits goes on.
