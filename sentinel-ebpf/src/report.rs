@@ -195,9 +195,9 @@ pub(crate) fn report_packet(
         record.source = packet.source;
         record.source_port = u32::from(packet.source_port);
     }
-    // A mask, so that the verifier knows that it fits.
-    let bytes = passing.name.length & (PATH_BYTES as u32 - 1);
-    if bytes != 0 {
+    if passing.name.length != 0 {
+        // A mask, so that the verifier knows that it fits; and that of 6.1 knows by nothing else that it isn't 0.
+        let bytes = (passing.name.length.wrapping_sub(1) & (PATH_BYTES as u32 - 1)) + 1;
         let path = record.path.as_mut_ptr().cast();
         // SAFETY: the helper writes so many bytes, which the path has, and zeros where it fails.
         unsafe { bpf_skb_load_bytes(ctx.as_ptr(), passing.name.at, path, bytes) };

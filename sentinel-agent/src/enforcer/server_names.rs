@@ -51,3 +51,44 @@ pub(super) fn compile(
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use sentinel_engine::{Grant, NameRule};
+    use sentinel_proto::HostName;
+
+    use super::*;
+
+    fn rule(protocol: Protocol, pattern: NamePattern) -> NameRule {
+        NameRule { protocol, name: pattern, port: Some(443), allow_private: false, line: 3 }
+    }
+
+    fn policy(tls_names: TlsNames, rules: Vec<Vec<NameRule>>) -> Policy {
+        let grants = rules.into_iter().map(|names| Grant { names, ..Grant::default() }).collect();
+        Policy { tls_names, grants, ..Policy::empty() }
+    }
+
+    fn name() -> HostName {
+        HostName::parse("a.example").unwrap()
+    }
+
+    #[test]
+    fn grants_that_list_a_name_share_its_entry_and_a_wildcard_is_another() {
+        let exactly = rule(Protocol::Tcp, NamePattern::Exactly(name()));
+        let below = rule(Protocol::Tcp, NamePattern::OneBelow(name()));
+        let rules = vec![vec![exactly.clone()], vec![], vec![exactly, below]];
+        let names = compile(7, 2, &policy(TlsNames::Enforce, rules.clone())).unwrap();
+        let told: Vec<_> = names.iter().map(|(key, bits)| (key.one_below, key.length, *bits)).collect();
+        assert_eq!(told, [(0, 9, 0b101), (1, 9, 0b100)]);
+        assert!(names.keys().all(|key| (key.session, key.generation, key.port) == (7, 2, 443)));
+        assert!(compile(7, 2, &policy(TlsNames::Off, rules)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_host_by_udp_is_refused_where_it_could_not_be_looked_into() {
+        let rules = vec![vec![rule(Protocol::Udp, NamePattern::Exactly(name()))]];
+        let error = compile(7, 2, &policy(TlsNames::Enforce, rules.clone())).unwrap_err().to_string();
+        assert!(error.contains("a.example:443/udp") && error.contains('3'), "{error}");
+        assert!(compile(7, 2, &policy(TlsNames::Off, rules)).is_ok());
+    }
+}
