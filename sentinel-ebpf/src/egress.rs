@@ -18,6 +18,7 @@ use crate::packet::{self, Packet};
 use crate::report::{Passing, report_packet};
 use crate::resolver;
 use crate::rules::{PASS, REFUSE, TCP, rule_bits};
+use crate::server_name::{self, Asked};
 use crate::session::{Leave, leave, now_and_fresh, session};
 
 /// Only where there is no such entry.
@@ -34,6 +35,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     let socket = packet::socket_of(&ctx);
     let storage = if socket.is_null() { core::ptr::null_mut() } else { SOCKETS.find(socket) };
     let (mut scope, mut bits) = (0, 0);
+    let mut asked = Asked::nothing();
     let (mut number, mut verdict, mut audits) = (0, Verdict::NoStorage, false);
     if !storage.is_null() {
         // SAFETY: not null, and the storage lives as long as the socket that the packet holds.
@@ -43,8 +45,15 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         verdict = Verdict::NoSession;
         if let Some(of_session) = session(number) {
             audits = of_session.flags & Session::AUDIT != 0;
+            if packet.is_read()
+                && mark.flags & SocketMark::TLS_DUE != 0
+                && of_session.flags & Session::TLS_NAMES != 0
+                && packet.has_payload()
+            {
+                asked = Asked::of(&ctx, socket, &packet, mark, &of_session);
+            }
             let outcome = if packet.is_read() {
-                judge_packet(&ctx, socket, &packet, mark, &of_session, &mut bits)
+                judge_packet(&ctx, socket, &packet, mark, &of_session, &mut bits, &asked)
             } else {
                 Outcome::Refused(Verdict::Header)
             };
@@ -62,8 +71,14 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             }
         }
     }
-    let passing = Passing { operation: OPERATION_EGRESS, rule_bits: bits, scope, cookie: cookie(&ctx) };
-    let is_told = report_packet(number, verdict, u32::from(audits), &packet, &passing);
+    let passing = Passing {
+        operation: OPERATION_EGRESS,
+        rule_bits: bits,
+        scope,
+        cookie: cookie(&ctx),
+        name: asked.name(),
+    };
+    let is_told = report_packet(&ctx, number, verdict, u32::from(audits), &packet, &passing);
     if !is_told && !storage.is_null() {
         // The next try tells it: by that the agent learns which connection it is to destroy.
         // SAFETY: as above.
@@ -83,6 +98,7 @@ enum Outcome {
 fn hold_against(mark: &mut SocketMark, packet: &Packet, audits: bool) {
     if audits {
         mark.flags |= SocketMark::TOLD;
+        mark.flags &= !SocketMark::TLS_DUE;
     } else if packet.protocol == TCP {
         // It will be sent again and again. Datagrams are told each, for each is lost.
         mark.flags |= SocketMark::TOLD;
@@ -100,6 +116,7 @@ fn judge_packet(
     mark: &mut SocketMark,
     of_session: &Session,
     told_bits: &mut u64,
+    asked: &Asked,
 ) -> Outcome {
     if mark.flags & SocketMark::POISONED != 0 {
         return Outcome::Refused(Verdict::Poisoned);
@@ -112,7 +129,7 @@ fn judge_packet(
     let listens = mark.flags & SocketMark::LISTENS != 0 && packet.protocol == TCP;
     let is_as_judged = mark.generation == of_session.generation
         && (listens || (mark.port == packet.destination_port && mark.address == packet.destination));
-    let bits = if is_as_judged {
+    let mut bits = if is_as_judged {
         mark.opened_by
     } else {
         let (protocol, port) = if listens {
@@ -121,13 +138,22 @@ fn judge_packet(
             (packet.protocol as u16, packet.destination_port)
         };
         let address = if listens { mark.address } else { packet.destination };
-        rule_bits(mark.session, of_session, protocol, &address, port, 0, 0).0
+        rule_bits(mark.session, of_session, protocol, &address, port, 0, 0).rule
     };
     *told_bits = bits;
+    match asked.listed_by() {
+        Ok(listed) if listed & bits == 0 && bits != 0 => return Outcome::Refused(Verdict::ServerName),
+        Ok(listed) => bits &= listed,
+        Err(verdict) => return Outcome::Refused(verdict),
+    }
     match leave(bits, mark, of_session) {
         Leave::Yes => {}
         Leave::NotYet if packet.protocol == TCP => return Outcome::NotYet,
         Leave::No | Leave::NotYet => return Outcome::Refused(judge(bits, 0, now_and_fresh().1)),
+    }
+    if asked.is_due && is_as_judged {
+        // From now on it is a connection of those that name its server, and of no other whose host has the same address.
+        mark.opened_by = bits;
     }
     let is_leased = mark.scope != 0 && bits & network_baseline(of_session) == 0;
     let has_peer = mark.flags & (SocketMark::CONNECTED | SocketMark::LISTENS) != 0;
@@ -135,6 +161,9 @@ fn judge_packet(
     let is_listeners = listens && packet.is_syn();
     if is_leased && has_peer && !is_listeners && mark.slot == 0 && !note(ctx, packet, mark, of_session) {
         return Outcome::Refused(Verdict::Failed);
+    }
+    if packet.has_payload() && mark.flags & SocketMark::TLS_DUE != 0 {
+        server_name::passed(socket, mark);
     }
     Outcome::Passed
 }

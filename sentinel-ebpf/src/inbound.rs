@@ -5,6 +5,7 @@
 
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
+use sentinel_ebpf_common::client_hello::Place;
 use sentinel_ebpf_common::record::OPERATION_INBOUND;
 use sentinel_ebpf_common::verdict::{Verdict, judge};
 use sentinel_ebpf_common::{Endpoint, Session, SocketMark};
@@ -46,8 +47,9 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
             }
         }
     }
-    let passing = Passing { operation: OPERATION_INBOUND, rule_bits: 0, scope, cookie: 0 };
-    report_packet(number, verdict, u32::from(audits), &packet, &passing);
+    let passing =
+        Passing { operation: OPERATION_INBOUND, rule_bits: 0, scope, cookie: 0, name: Place::default() };
+    report_packet(&ctx, number, verdict, u32::from(audits), &packet, &passing);
     if audits { PASS } else { REFUSE }
 }
 
@@ -62,7 +64,7 @@ fn judge_packet(packet: &Packet, mark: &SocketMark, of_session: &Session) -> Ver
         mark.opened_by
     } else {
         let protocol = packet.protocol as u16 | Endpoint::LISTEN;
-        rule_bits(mark.session, of_session, protocol, &mark.address, mark.port, 0, 0).0
+        rule_bits(mark.session, of_session, protocol, &mark.address, mark.port, 0, 0).rule
     };
     if leave(bits, mark, of_session) == Leave::Yes {
         Verdict::Allowed

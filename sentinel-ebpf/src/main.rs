@@ -20,6 +20,7 @@ mod report;
 mod resolver;
 mod rules;
 mod sendmsg;
+mod server_name;
 mod session;
 mod socket;
 mod storage;

@@ -8,8 +8,8 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use sentinel_ebpf_common::{
-    Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NAMED_DOORS, NamedDoor,
-    Protected, Resolver, Scope, Session, TaskMark,
+    Asker, AskerKey, Connection, ConnectionKey, Endpoint, Hello, Image, ImageRule, NAMED_DOORS, NamedDoor,
+    Protected, Resolver, Scope, ServerNameKey, Session, TaskMark,
 };
 
 use crate::storage::SocketStorage;
@@ -56,6 +56,17 @@ pub(crate) static NETWORK_PREFIXES: LpmTrie<Endpoint, u64> =
 #[map]
 pub(crate) static NAMED: HashMap<Endpoint, NamedDoor> =
     HashMap::with_max_entries(NAMED_DOORS, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+
+/// Server name → the grants whose rules name it, of sessions whose policy has TLS looked into. Written by the agent at a session's start. Full: the
+/// session doesn't start.
+#[map]
+pub(crate) static SERVER_NAMES: HashMap<ServerNameKey, u64> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+
+/// What is worked with while a connection's first packet is looked into. Written there, deleted where it passes. It can't be stored: the packet
+/// doesn't leave.
+#[btf_map]
+pub(crate) static HELLOS: SkStorage<Hello> = SkStorage::new();
 
 /// One slot: where the agent's resolver listens. Written by the agent; port 0 while there is none, and nothing goes to port 53 of a session whose
 /// rules name hosts.

@@ -45,6 +45,12 @@ set_by_agent! {
     OFFSET_NEWTASK_CLONE_FLAGS, newtask_clone_flags, u32;
     /// `pid`'s place in the record of `sched:sched_process_free`
     OFFSET_FREE_PID, free_pid, u32;
+    /// `sk_buff.head`
+    OFFSET_SKB_HEAD, skb_head, u32;
+    /// `sk_buff.end`
+    OFFSET_SKB_END, skb_end, u32;
+    /// `skb_shared_info.flags`
+    OFFSET_SHARED_FLAGS, shared_flags, u32;
     // Tier `lsm` alone.
     /// `linux_binprm.file`
     OFFSET_BPRM_FILE, bprm_file, u32;

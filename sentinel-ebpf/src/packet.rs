@@ -22,6 +22,7 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
+const URG: u8 = 0x20;
 
 /// What of a packet is looked at.
 pub(crate) struct Packet {
@@ -36,8 +37,10 @@ pub(crate) struct Packet {
     pub(crate) destination_port: u16,
     /// TCP's flags; 0 for UDP.
     flags: u8,
+    /// Where the headers end.
+    pub(crate) behind_headers: u32,
     /// Bytes behind the headers.
-    payload: u32,
+    pub(crate) payload: u32,
 }
 
 impl Packet {
@@ -56,6 +59,12 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn is_first(&self) -> bool {
         self.flags & (SYN | ACK) == SYN
+    }
+
+    /// Whether a byte of it may be taken out of turn where it arrives.
+    #[inline(always)]
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.flags & URG != 0
     }
 
     /// Whether it carries anything of the application's. Every datagram does.
@@ -134,6 +143,7 @@ fn read_behind<const HEADER: usize>(
         (UDP_HEADER, 0, UDP_HEADER)
     };
     let is_read = is_plain && (protocol == TCP || protocol == UDP) && length >= HEADER as u32 + needed;
+    let behind_headers = HEADER as u32 + header;
     Packet {
         protocol: if is_read { protocol } else { 0 },
         source,
@@ -141,8 +151,9 @@ fn read_behind<const HEADER: usize>(
         source_port: u16::from_be_bytes([bytes[HEADER], bytes[HEADER + 1]]),
         destination_port: u16::from_be_bytes([bytes[HEADER + 2], bytes[HEADER + 3]]),
         flags,
+        behind_headers,
         // Not by the header's length, which is 0 in a packet that the card will split. What claims to be all header carries all of it.
-        payload: ctx.len().saturating_sub(HEADER as u32 + header),
+        payload: ctx.len().saturating_sub(behind_headers),
     }
 }
 

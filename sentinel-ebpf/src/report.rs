@@ -1,10 +1,14 @@
 //! Tells the agent what was refused. Evidence only: a record that is lost is counted, and changes no verdict.
 
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel, bpf_probe_read_kernel_str};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_comm, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_skb_load_bytes,
+};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
-use aya_ebpf::programs::TracePointContext;
+use aya_ebpf::programs::{SkBuffContext, TracePointContext};
 use sentinel_ebpf_common::SCOPE_CHAIN;
+use sentinel_ebpf_common::client_hello::Place;
 use sentinel_ebpf_common::record::{OPERATION_EXEC, OPERATION_FORK, OPERATION_SEND, PATH_BYTES, Record};
 use sentinel_ebpf_common::verdict::Verdict;
 
@@ -56,6 +60,8 @@ pub(crate) struct Passing {
     pub(crate) scope: u64,
     /// 0 where it need not be found.
     pub(crate) cookie: u64,
+    /// Where in it the name of the server stands that it asks for.
+    pub(crate) name: Place,
 }
 
 /// What of a refused exec is told.
@@ -167,6 +173,7 @@ fn sock_member(sock: u64, offset: u32) -> u16 {
 /// Whether it was told, and not lost.
 #[inline(always)]
 pub(crate) fn report_packet(
+    ctx: &SkBuffContext,
     session: u32,
     verdict: Verdict,
     audited: u32,
@@ -187,6 +194,13 @@ pub(crate) fn report_packet(
         record.protocol = packet.protocol;
         record.source = packet.source;
         record.source_port = u32::from(packet.source_port);
+    }
+    if passing.name.length != 0 {
+        // A mask, so that the verifier knows that it fits; and that of 6.1 knows by nothing else that it isn't 0.
+        let bytes = (passing.name.length.wrapping_sub(1) & (PATH_BYTES as u32 - 1)) + 1;
+        let path = record.path.as_mut_ptr().cast();
+        // SAFETY: the helper writes so many bytes, which the path has, and zeros where it fails.
+        unsafe { bpf_skb_load_bytes(ctx.as_ptr(), passing.name.at, path, bytes) };
     }
     entry.submit(0);
     true
@@ -274,7 +288,7 @@ fn begin_for(session: u32, window: u32, verdict: Verdict, audited: u32) -> Optio
 /// Writes a number. Volatile: of several in a row the compiler would make a call of `memset` or `memcpy`, and a program with calls of its own is one
 /// whose every number matters to the verifier of 6.1, which then goes through many times as much.
 #[inline(always)]
-fn put<T>(place: &mut T, value: T) {
+pub(crate) fn put<T>(place: &mut T, value: T) {
     // SAFETY: a reference is valid for writes; numbers need no drop.
     unsafe { core::ptr::from_mut(place).write_volatile(value) };
 }

@@ -1,5 +1,6 @@
 //! Judges an endpoint: the lookups of a network rule, and what is open for the current task.
 
+use aya_ebpf::bindings::BPF_TCP_CLOSE;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockAddrContext;
 use sentinel_ebpf_common::record::{OPERATION_BIND, OPERATION_CONNECT, OPERATION_SENDMSG};
@@ -107,14 +108,22 @@ fn judge_address(
             verdict => Err(refused(storage, &of_session, verdict, 0, open)),
         };
     }
+    if matches!(operation, Operation::Bind) && !is_bindable(ctx) {
+        // The kernel refuses it, but only behind this hook: what the socket was let do before stays what its packets are judged by.
+        return Ok(());
+    }
     let protocol = target.of_rule(matches!(operation, Operation::Bind));
-    let (rule, hit) = rule_bits(number, &of_session, protocol, &target.address, target.port, open, now);
+    let Opened { rule, hit, by_name } =
+        rule_bits(number, &of_session, protocol, &target.address, target.port, open, now);
     if hit != 0 {
         let is_leased = hit & !BASELINE != 0;
         let scope = if is_leased { scope_with(&task, hit, of_session.generation, now) } else { 0 };
         // SAFETY: as above.
         let mark = unsafe { &mut *storage };
         remember(mark, operation, target, of_session.generation, hit, scope, now);
+        if by_name && of_session.flags & Session::TLS_NAMES != 0 && matches!(operation, Operation::Connect) {
+            mark.flags |= SocketMark::TLS_DUE;
+        }
         return Ok(());
     }
     if matches!(operation, Operation::Bind) && target.port == 0 {
@@ -122,6 +131,18 @@ fn judge_address(
         return Ok(());
     }
     Err(refused(storage, &of_session, judge(rule, open, fresh), rule, open))
+}
+
+/// Whether a socket is neither connected nor bound, nor about to be. The hook holds its lock.
+#[inline(always)]
+fn is_bindable(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the kernel hands the hook a valid context.
+    let socket = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: it isn't null, and the kernel's own while the hook runs.
+    unsafe { (*socket).state == BPF_TCP_CLOSE && (*socket).src_port == 0 }
 }
 
 /// A refusal in a session that is known; one that only audits goes on.
@@ -181,6 +202,16 @@ fn remember(
     mark.port = target.port;
 }
 
+/// What the rules say of an address.
+pub(crate) struct Opened {
+    /// The grants that would open it.
+    pub(crate) rule: u64,
+    /// Those of them that are open.
+    pub(crate) hit: u64,
+    /// Whether these are so by a name that it was told for.
+    pub(crate) by_name: bool,
+}
+
 /// The grants that would open an address, and those of them that are open. Ends at the first rule that is open. An address that was told for a
 /// name counts until `now`; for a connection that is there already, where that is 0, also when its time is over.
 #[inline(always)]
@@ -192,8 +223,9 @@ pub(crate) fn rule_bits(
     port: u16,
     open: u64,
     now: u64,
-) -> (u64, u64) {
+) -> Opened {
     let generation = of_session.generation;
+    let opened = |rule, by_name| Opened { rule, hit: rule & open, by_name };
     let mut endpoint = Endpoint { session, generation, protocol, port, address: [0; 16] };
     put_address(&mut endpoint.address, address);
     let mut all = 0;
@@ -205,12 +237,12 @@ pub(crate) fn rule_bits(
         // SAFETY: copied at once; rules of a generation are never changed.
         let exact = unsafe { NETWORK.get(&endpoint) }.copied().unwrap_or(0);
         if exact & open != 0 {
-            return (exact, exact & open);
+            return opened(exact, false);
         }
         let key = Key::new(Endpoint::BITS_BEFORE_ADDRESS + 128, endpoint);
         let prefix = NETWORK_PREFIXES.get(&key).copied().unwrap_or(0);
         if prefix & open != 0 {
-            return (prefix, prefix & open);
+            return opened(prefix, false);
         }
         all |= exact | prefix;
         if of_session.flags & Session::NAMES != 0 {
@@ -218,13 +250,13 @@ pub(crate) fn rule_bits(
             let named = unsafe { NAMED.get(&endpoint) }.copied().unwrap_or_default();
             if named.expires_at > now {
                 if named.bits & open != 0 {
-                    return (named.bits, named.bits & open);
+                    return opened(named.bits, true);
                 }
                 all |= named.bits;
             }
         }
     }
-    (all, 0)
+    Opened { rule: all, hit: 0, by_name: false }
 }
 
 #[inline(always)]

@@ -19,7 +19,7 @@ use super::sessions::Session;
 use crate::clock::{Clock, since_boot};
 use crate::connection::Arrival;
 use crate::denials::REPEATS_EVERY;
-use crate::enforcer::records::{self, NameRefused};
+use crate::enforcer::refused_names::{self, NameRefused};
 use crate::enforcer::{Askers, Enforcer, EnforcerError, ToldAddress};
 use crate::intake::{Intake, Lane};
 use crate::resolver::{
@@ -361,7 +361,7 @@ impl<L: Log, E: Enforcer, C: Clock> Driver<L, E, C> {
     fn refuse_name(&mut self, by: &AskingProcess, refused: &NameRefused<'_>) {
         let Some(session) = self.sessions.get(&by.session) else { return };
         let around = self.circumstances(by.session, session, &by.scopes);
-        let attempt = records::describe_name(refused, by.pid, &around);
+        let attempt = refused_names::describe(refused, by.pid, &around);
         self.count_attempt(by.session, by.pid, since_boot(), attempt);
     }
 }

@@ -20,6 +20,9 @@ const MEMBERS: &[(&str, &str, &str)] = &[
     ("OFFSET_NEWTASK_PID", "trace_event_raw_task_newtask", "pid"),
     ("OFFSET_NEWTASK_CLONE_FLAGS", "trace_event_raw_task_newtask", "clone_flags"),
     ("OFFSET_FREE_PID", "trace_event_raw_sched_process_template", "pid"),
+    ("OFFSET_SKB_HEAD", "sk_buff", "head"),
+    ("OFFSET_SKB_END", "sk_buff", "end"),
+    ("OFFSET_SHARED_FLAGS", "skb_shared_info", "flags"),
 ];
 
 /// Those that the hooks of tier `lsm` read besides.

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use aya::maps::lpm_trie::Key;
-use sentinel_ebpf_common::{BASELINE, Endpoint, Image, NamedDoor, Session};
-use sentinel_engine::{GrantSet, Mode, Policy};
+use sentinel_ebpf_common::{BASELINE, Endpoint, Image, NamedDoor, ServerNameKey, Session};
+use sentinel_engine::{GrantSet, Mode, Policy, TlsNames};
 use sentinel_proto::{HostName, SessionId};
 
 use super::EnforcerError;
@@ -17,8 +17,8 @@ use super::identities::identities;
 use super::maps::{Maps, NEW, done_or_gone};
 use super::mountinfo::mounts;
 use super::named::{NameRules, NamedDoors, Room};
-use super::rules;
 use super::told::{Told, ToldAddress};
+use super::{rules, server_names};
 use crate::clock;
 
 /// The first version of a session's rules.
@@ -44,6 +44,7 @@ struct Rules {
     addresses: Vec<Endpoint>,
     prefixes: Vec<(u32, Endpoint)>,
     named: NamedDoors,
+    server_names: Vec<ServerNameKey>,
     images: Vec<Image>,
     /// The grants whose connections outlive their actions.
     keep_alive: u64,
@@ -72,6 +73,7 @@ impl Rules {
             addresses: Vec::new(),
             prefixes: Vec::new(),
             named: NamedDoors::new(session.0, generation, NameRules::compile(&policy.grants)),
+            server_names: Vec::new(),
             images: Vec::new(),
             keep_alive: keep_alive_of(policy),
             sockets: Vec::new(),
@@ -81,6 +83,7 @@ impl Rules {
         let written = rules
             .put(maps, &doors, &executables)
             .and_then(|()| rules.put_files(maps, policy))
+            .and_then(|()| rules.put_server_names(maps, policy))
             .and_then(|()| rules.named.write_all(maps, told, boot_nanoseconds(), share));
         match written {
             Ok(()) => {
@@ -145,6 +148,15 @@ impl Rules {
         Ok(())
     }
 
+    /// Whom TLS may ask for.
+    fn put_server_names(&mut self, maps: &mut Maps, policy: &Policy) -> Result<(), EnforcerError> {
+        for (key, bits) in server_names::compile(self.session.0, self.generation, policy)? {
+            self.server_names.push(key);
+            maps.server_names.put(&key, &bits, 0)?;
+        }
+        Ok(())
+    }
+
     /// Removes what is there of another generation, before that is written.
     fn forget_generation(&mut self, maps: &mut Maps, generation: u32) -> Result<(), EnforcerError> {
         let (addresses, prefixes, images) = (&self.addresses, &self.prefixes, &self.images);
@@ -157,6 +169,12 @@ impl Rules {
             addresses: addresses.iter().filter(|key| key.generation == generation).copied().collect(),
             prefixes: prefixes.iter().filter(|(_, key)| key.generation == generation).copied().collect(),
             named: self.named.split_off(generation),
+            server_names: self
+                .server_names
+                .iter()
+                .filter(|key| key.generation == generation)
+                .copied()
+                .collect(),
             keep_alive: 0,
             images: of_it(images),
             sockets: of_it(&self.sockets),
@@ -166,6 +184,7 @@ impl Rules {
         stale.remove(maps)?;
         self.addresses.retain(|key| key.generation != generation);
         self.prefixes.retain(|(_, key)| key.generation != generation);
+        self.server_names.retain(|key| key.generation != generation);
         for images in [&mut self.images, &mut self.sockets, &mut self.libraries] {
             images.retain(|key| key.generation != generation);
         }
@@ -181,6 +200,7 @@ impl Rules {
             done_or_gone(removed).map_err(maps.prefixes.refused())
         }));
         results.push(self.named.remove(maps));
+        results.extend(self.server_names.iter().map(|name| maps.server_names.remove(name)));
         results.extend(self.images.iter().map(|image| maps.exec.remove(image)));
         results.extend(self.sockets.iter().map(|socket| maps.unix.remove(socket)));
         results.extend(self.libraries.iter().map(|folder| maps.libraries.remove(folder)));
@@ -198,7 +218,12 @@ fn flags_of(policy: &Policy) -> u32 {
         Mode::Audit => Session::AUDIT,
         Mode::Enforce => 0,
     };
-    mode | if policy.has_names() { Session::NAMES } else { 0 }
+    let names = if policy.has_names() { Session::NAMES } else { 0 };
+    let tls = match policy.tls_names {
+        TlsNames::Enforce => Session::TLS_NAMES,
+        TlsNames::Off => 0,
+    };
+    mode | names | tls
 }
 
 /// Now, on CLOCK_BOOTTIME.
@@ -266,6 +291,7 @@ impl Loaded {
                 .filter(|key| key.data().session == id.0)
                 .map(|key| (key.prefix_len(), key.data()))
                 .collect(),
+            server_names: maps.server_names.keys(|key| key.session == id.0)?,
             images: maps.exec.keys(|key| key.session == id.0)?,
             // No door is opened by these: only by rules that were committed since.
             keep_alive: 0,

@@ -11,7 +11,7 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, Ri
 use aya::{Ebpf, EbpfLoader, Pod};
 use sentinel_ebpf_common::{
     Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NamedDoor, Protected, Resolver,
-    Scope, Session, TaskMark,
+    Scope, ServerNameKey, Session, TaskMark,
 };
 
 use super::{EnforcerError, syscall};
@@ -27,6 +27,8 @@ const PINNED: &[&str] = &[
     "NETWORK",
     "NETWORK_PREFIXES",
     "NAMED",
+    "SERVER_NAMES",
+    "HELLOS",
     "RESOLVER",
     "ASKERS",
     "ASKS",
@@ -45,7 +47,8 @@ const PINNED: &[&str] = &[
 ];
 
 /// Those that no process may write. The ring buffer, whose reader writes how far it has read, can't be one.
-const WRITTEN_BY_PROGRAMS_ALONE: &[&str] = &["CHILDREN", "SOCKETS", "ASKERS", "ASKS", "THROTTLE", "DROPS"];
+const WRITTEN_BY_PROGRAMS_ALONE: &[&str] =
+    &["CHILDREN", "SOCKETS", "HELLOS", "ASKERS", "ASKS", "THROTTLE", "DROPS"];
 
 /// Lets an object that is loaded use the maps that an earlier agent has pinned in `pins`.
 pub(super) fn share(loader: &mut EbpfLoader<'_>, pins: &Path) {
@@ -73,6 +76,7 @@ pub(super) struct Maps {
     pub(super) network: Table<Endpoint, u64>,
     pub(super) prefixes: Named<LpmTrie<MapData, Endpoint, u64>>,
     pub(super) named: Table<Endpoint, NamedDoor>,
+    pub(super) server_names: Table<ServerNameKey, u64>,
     pub(super) resolver: Named<Array<MapData, Resolver>>,
     pub(super) exec: Table<Image, ImageRule>,
     pub(super) unix: Table<Image, u64>,
@@ -132,6 +136,7 @@ impl Maps {
             network: named("NETWORK", take("NETWORK")?)?,
             prefixes: named("NETWORK_PREFIXES", take("NETWORK_PREFIXES")?)?,
             named: named("NAMED", take("NAMED")?)?,
+            server_names: named("SERVER_NAMES", take("SERVER_NAMES")?)?,
             resolver: named("RESOLVER", take("RESOLVER")?)?,
             exec: named("EXEC", take("EXEC")?)?,
             unix: named("UNIX", take("UNIX")?)?,

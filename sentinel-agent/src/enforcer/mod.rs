@@ -31,7 +31,9 @@ mod puppet;
 #[cfg(test)]
 pub(crate) mod recording;
 pub mod records;
+pub mod refused_names;
 mod rules;
+mod server_names;
 mod sockdiag;
 mod suggestion;
 mod syscall;

@@ -16,7 +16,7 @@ use sentinel_ebpf_common::record::{
     OPERATION_URING, OPERATION_WRITE,
 };
 use sentinel_ebpf_common::verdict::Verdict;
-use sentinel_engine::{Attempt, Mode, Policy};
+use sentinel_engine::{Attempt, Policy};
 use sentinel_proto::{HostName, is_visible};
 
 use super::suggestion::{self, Entry, Executable};
@@ -46,47 +46,6 @@ pub struct Circumstances<'a> {
     pub hosts: Vec<HostName>,
 }
 
-/// A name that was not resolved.
-#[derive(Clone, Copy, Debug)]
-pub struct NameRefused<'a> {
-    /// It, or what was asked for in its place.
-    pub target: &'a str,
-    /// Why: `no_rule`, `door_closed`, `private_address`, `limited` or `no_host_name`.
-    pub verdict: &'a str,
-    /// The grants that list it.
-    pub bits: u64,
-    /// Whether it is its addresses that no rule allows.
-    pub private: bool,
-}
-
-/// A name that was not resolved, like [`describe`].
-#[must_use]
-pub fn describe_name(refused: &NameRefused<'_>, pid: u32, around: &Circumstances<'_>) -> Attempt {
-    let entry = match (refused.verdict, refused.private) {
-        ("no_rule" | "door_closed", _) => Some(Entry::Host(refused.target.to_owned())),
-        _ => None,
-    };
-    let audits = around.policy.mode == Mode::Audit;
-    let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Attempt {
-        operation: "resolve".to_owned(),
-        target: printable(refused.target),
-        verdict: refused.verdict.to_owned(),
-        fate: if audits { "recorded" } else { "refused" }.to_owned(),
-        process: printable(String::from_utf8_lossy(&comm).trim_end()),
-        pid,
-        would_allow: entry.map(|entry| name_would_allow(refused.bits, around, &entry)),
-    }
-}
-
-fn name_would_allow(bits: u64, around: &Circumstances<'_>, entry: &Entry) -> String {
-    if bits & BASELINE != 0 {
-        return suggestion::keep_when_exhausted();
-    }
-    let opened_by = suggestion::actions_that_open(around.policy, bits);
-    suggestion::allow(entry, &around.in_flight, &opened_by)
-}
-
 /// Whether a record's path depends on the folder of whoever gave it.
 #[must_use]
 pub fn is_relative(record: &KernelRecord) -> bool {
@@ -106,7 +65,7 @@ pub fn describe(record: &KernelRecord, around: &Circumstances<'_>) -> Attempt {
             ("socket", format!("family {family} type {kind} protocol {protocol}"), None)
         }
         OPERATION_EXEC | OPERATION_EXEC_REFUSED => ("exec", exec_target(record), exec_entry(record, around)),
-        OPERATION_EGRESS => ("egress", packet_target(record), host_entry(record, around)),
+        OPERATION_EGRESS => ("egress", asked_target(record), asked_entry(record, around)),
         OPERATION_BIND => ("bind", network_target(record), listen_entry(record)),
         OPERATION_INBOUND => ("inbound", packet_target(record), listen_entry(record)),
         OPERATION_FORK => ("fork", "a child whose mark could not be stored".to_owned(), None),
@@ -115,7 +74,8 @@ pub fn describe(record: &KernelRecord, around: &Circumstances<'_>) -> Attempt {
             None => ("unknown", format!("operation {operation}"), None),
         },
     };
-    let entry = entry.filter(|_| matches!(verdict, Some(Verdict::NoRule | Verdict::DoorClosed)));
+    let can_be_listed = [Verdict::NoRule, Verdict::DoorClosed, Verdict::ServerName];
+    let entry = entry.filter(|_| verdict.is_some_and(|verdict| can_be_listed.contains(&verdict)));
     Attempt {
         operation: operation.to_owned(),
         target,
@@ -179,6 +139,10 @@ fn fate(record: &KernelRecord) -> &'static str {
 }
 
 fn would_allow(record: &KernelRecord, around: &Circumstances<'_>, entry: &Entry) -> Option<String> {
+    if record.verdict == Verdict::ServerName as u32 {
+        // The bits are those of another host at the same address.
+        return Some(suggestion::allow(entry, &around.in_flight, &[]));
+    }
     if record.rule_bits & BASELINE != 0 {
         // It is in the baseline, which is shut.
         return Some(suggestion::keep_when_exhausted());
@@ -205,6 +169,13 @@ fn packet_target(record: &KernelRecord) -> String {
             .to_owned();
     }
     network_target(record)
+}
+
+/// As [`packet_target`], with the server that it asks for, if that was read.
+fn asked_target(record: &KernelRecord) -> String {
+    let target = packet_target(record);
+    let name = printable(&String::from_utf8_lossy(until_nul(&record.path)));
+    if name.is_empty() { target } else { format!("{target} (asks for {name})") }
 }
 
 fn network_target(record: &KernelRecord) -> String {
@@ -238,6 +209,15 @@ fn host_entry(record: &KernelRecord, around: &Circumstances<'_>) -> Option<Entry
     let Some(host) = around.hosts.first() else { return Some(Entry::Network(endpoint)) };
     let suffix = if record.protocol == 17 { "/udp" } else { "" };
     Some(Entry::Network(format!("{host}:{}{suffix}", record.port)))
+}
+
+/// The server that a packet asks for, if that is why it was refused; else where it goes.
+fn asked_entry(record: &KernelRecord, around: &Circumstances<'_>) -> Option<Entry> {
+    if record.verdict != Verdict::ServerName as u32 {
+        return host_entry(record, around);
+    }
+    let name = HostName::parse(std::str::from_utf8(until_nul(&record.path)).ok()?).ok()?;
+    Some(Entry::Network(format!("{name}:{}", record.port)))
 }
 
 fn listen_entry(record: &KernelRecord) -> Option<Entry> {
@@ -354,6 +334,20 @@ mod tests {
     /// Under a policy that says nothing.
     fn described(record: &KernelRecord) -> Attempt {
         describe(record, &against(&Policy::empty()))
+    }
+
+    #[test]
+    fn a_server_that_is_not_listed_is_told_by_its_name_with_the_line_that_lists_it() {
+        let mut record =
+            KernelRecord { rule_bits: BASELINE, ..record(OPERATION_EGRESS, Verdict::ServerName) };
+        record.path[..9].copy_from_slice(b"B.example");
+        let attempt = described(&record);
+        assert_eq!(attempt.target, "127.0.0.1:8080/tcp (asks for B.example)");
+        assert_eq!((attempt.operation.as_str(), attempt.verdict.as_str()), ("egress", "server_name"));
+        let text = attempt.would_allow.unwrap();
+        assert_eq!(text, "enforcement:\n  network:\n    allow:\n      - \"b.example:8080\"");
+        let hidden = described(&KernelRecord { verdict: Verdict::EncryptedHello as u32, ..record });
+        assert_eq!(hidden.would_allow, None, "no line would allow that");
     }
 
     #[test]

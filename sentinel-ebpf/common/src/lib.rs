@@ -12,6 +12,7 @@
     clippy::unwrap_used
 )]
 
+pub mod client_hello;
 pub mod record;
 pub mod verdict;
 
@@ -77,6 +78,8 @@ impl Session {
     pub const AUDIT: u32 = 2;
     /// Its rules name hosts: what it sends to port 53 goes to the agent's resolver, and `NAMED` is asked.
     pub const NAMES: u32 = 4;
+    /// What goes out by a door of `NAMED` is TLS, and asks for a server that `SERVER_NAMES` has.
+    pub const TLS_NAMES: u32 = 8;
 }
 
 /// Map `SCOPES`: what is open for a scope. Key: the scope (u64). A missing entry: nothing.
@@ -149,6 +152,44 @@ pub struct Resolver {
     pub port: u32,
     /// Always 0.
     pub reserved: u32,
+}
+
+/// The bytes of a server name in a key, and zeros behind them.
+pub const SERVER_NAME_BYTES: usize = 256;
+
+/// Key of map `SERVER_NAMES`: a name that TLS may ask for. Value: the grant bits (u64) of the rules that name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct ServerNameKey {
+    /// The session whose rule it is.
+    pub session: u32,
+    /// The generation of the rule.
+    pub generation: u32,
+    /// The port in host byte order; 0 is any.
+    pub port: u16,
+    /// 1: all names of one label more in front of this one; 0: this name.
+    pub one_below: u16,
+    /// How many bytes it has.
+    pub length: u32,
+    /// It, in lower case.
+    pub name: [u8; SERVER_NAME_BYTES],
+}
+
+/// Socket storage `HELLOS`: what is worked with while a connection's first packet is looked into. It is the socket's, as its lock is held then; what
+/// belongs to a CPU another socket's packet could write over, which comes in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Hello {
+    /// What is looked up.
+    pub key: ServerNameKey,
+    /// Where the name stands.
+    pub place: client_hello::Place,
+    /// The bytes of its first label and the dot behind that.
+    pub first_label: u32,
+    /// A number of [`verdict::Verdict`]: why it isn't to be believed; 0: it is.
+    pub verdict: u32,
+    /// The grant bits of the rules that list it.
+    pub listed_by: u64,
 }
 
 /// The port of a DNS server.
@@ -258,6 +299,8 @@ impl SocketMark {
     pub const CONNECTED: u32 = 8;
     /// It sends to the agent's resolver, and not to the DNS server whose address stands in `address` and `port`.
     pub const ASKS: u32 = 16;
+    /// It was let go by a door of `NAMED` and has sent nothing yet: what it sends first must be TLS that asks for a listed server.
+    pub const TLS_DUE: u32 = 32;
 }
 
 /// Key of map `CONNECTIONS`.
@@ -307,6 +350,8 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 28 && offset_of!(Endpoint, address) == 12);
     assert!(size_of::<NamedDoor>() == 16);
     assert!(size_of::<Resolver>() == 16 && offset_of!(Resolver, port) == 8);
+    assert!(size_of::<ServerNameKey>() == 16 + SERVER_NAME_BYTES && offset_of!(ServerNameKey, name) == 16);
+    assert!(size_of::<Hello>() == size_of::<ServerNameKey>() + 24 && offset_of!(Hello, place) % 8 == 0);
     assert!(size_of::<AskerKey>() == 8);
     assert!(size_of::<Asker>() == 8 + 8 * SCOPE_CHAIN && offset_of!(Asker, scopes) == 8);
     assert!(size_of::<Image>() == 24 && offset_of!(Image, dev) == 16);
@@ -321,7 +366,7 @@ const _: () = {
 mod pod {
     use super::{
         Asker, AskerKey, Connection, ConnectionKey, Endpoint, Image, ImageRule, NamedDoor, Protected,
-        Resolver, Scope, Session, SocketMark, TaskMark,
+        Resolver, Scope, ServerNameKey, Session, SocketMark, TaskMark,
     };
 
     macro_rules! pod {
@@ -345,6 +390,7 @@ mod pod {
         Protected,
         Resolver,
         Scope,
+        ServerNameKey,
         Session,
         SocketMark,
         TaskMark

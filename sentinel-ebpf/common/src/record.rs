@@ -53,7 +53,7 @@ pub struct Record {
     pub source_port: u32,
     /// Always 0.
     pub reserved: u32,
-    /// Exec: the file name as it was given to execve, cut short; evidence, never compared.
+    /// Exec: the file name as it was given to execve, cut short; evidence, never compared. Egress: the server that TLS asks for, if it was read.
     pub path: [u8; PATH_BYTES],
 }
 

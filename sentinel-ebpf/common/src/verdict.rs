@@ -32,6 +32,18 @@ pub enum Verdict {
     Poisoned = 17,
     /// What was sent to port 53 would go to the agent's resolver, which isn't there.
     NoResolver = 18,
+    /// Under `tls_names: enforce`: what a connection to a host sends first is no TLS ClientHello.
+    NotTls = 19,
+    /// It is one, but not whole in the first record and packet.
+    CutHello = 20,
+    /// It names no server, or several.
+    NoServerName = 21,
+    /// It hides which server it asks for.
+    EncryptedHello = 22,
+    /// The server that it asks for is in no rule by which the connection was let go.
+    ServerName = 23,
+    /// What would arrive may be other than what was looked at: urgent data, or memory that the application can still write.
+    UnsteadyHello = 24,
 }
 
 impl Verdict {
@@ -51,6 +63,12 @@ impl Verdict {
             16 => Self::Header,
             17 => Self::Poisoned,
             18 => Self::NoResolver,
+            19 => Self::NotTls,
+            20 => Self::CutHello,
+            21 => Self::NoServerName,
+            22 => Self::EncryptedHello,
+            23 => Self::ServerName,
+            24 => Self::UnsteadyHello,
             _ => return None,
         })
     }
@@ -71,6 +89,12 @@ impl Verdict {
             Self::Header => "header",
             Self::Poisoned => "poisoned",
             Self::NoResolver => "no_resolver",
+            Self::NotTls => "not_tls",
+            Self::CutHello => "cut_client_hello",
+            Self::NoServerName => "no_server_name",
+            Self::EncryptedHello => "encrypted_client_hello",
+            Self::ServerName => "server_name",
+            Self::UnsteadyHello => "unsteady_client_hello",
         }
     }
 }

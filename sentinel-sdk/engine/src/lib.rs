@@ -51,6 +51,7 @@ pub use name_table::{NameEntry, NameTable};
 pub use policy::{
     ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,
     Grant, Limit, MAX_GRANTS, Mode, NameRule, NetworkRule, OnExhausted, Policy, Protocol, RateLimit,
+    TlsNames,
 };
 pub use state::{Counters, InFlight, SessionTotals, State};
 pub use time::Now;

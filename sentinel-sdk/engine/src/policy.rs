@@ -47,6 +47,8 @@ pub struct Policy {
     pub mode: Mode,
     /// What a spent budget does to the baseline network.
     pub on_exhausted: OnExhausted,
+    /// Whether connections to hosts by name are TLS that asks for just these.
+    pub tls_names: TlsNames,
     /// Unix sockets that the application may connect to.
     pub unix_allow: Vec<PathBuf>,
     /// Trees whose files may be mapped executable, besides root-owned ones (tier `lsm`).
@@ -263,6 +265,16 @@ pub enum OnExhausted {
     Keep,
 }
 
+/// Whether what a connection to a host by name sends first is looked into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsNames {
+    /// It isn't.
+    #[default]
+    Off,
+    /// It has to be a TLS ClientHello that asks for a server of the rules.
+    Enforce,
+}
+
 impl Policy {
     /// The policy that says nothing: any action may run, and opens nothing; nothing is open.
     #[must_use]
@@ -280,6 +292,7 @@ impl Policy {
             grants: vec![Grant::default()],
             mode: Mode::default(),
             on_exhausted: OnExhausted::default(),
+            tls_names: TlsNames::default(),
             unix_allow: Vec::new(),
             exec_libraries: Vec::new(),
         }

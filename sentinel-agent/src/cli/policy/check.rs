@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use sentinel_engine::{Approvals, CountLimits, Mode, OnExhausted, Policy};
 use sentinel_policy::parse_bytes;
 
-use super::words::{approvers, baseline, doors, times};
+use super::words::{approvers, baseline, doors, times, tls};
 use super::{EXIT_PROBLEMS, Said, of_file};
 
 /// Checks the policy in a file: 0 and a summary on standard output, 1 and all problems on standard error, or 66.
@@ -54,6 +54,7 @@ fn summary(policy: &Policy) -> String {
             push_or_nothing(doors(grant), &mut lines);
         }
     }
+    lines.extend(tls(policy));
     lines.push(match policy.mode {
         Mode::Enforce => "Any other address or executable is refused by the kernel.".to_owned(),
         Mode::Audit => "NOTHING is refused by the kernel: mode `audit` only records.".to_owned(),

@@ -1,6 +1,6 @@
 //! Parts of a policy in plain words. Names and paths in a policy are printable, so they stand here as they are.
 
-use sentinel_engine::{Approvals, Approver, Grant, Policy};
+use sentinel_engine::{Approvals, Approver, Grant, Policy, TlsNames};
 use sentinel_policy::{name_entry, network_entry};
 
 /// What doors let a session do, a line each.
@@ -24,6 +24,14 @@ pub(super) fn doors(grant: &Grant) -> impl Iterator<Item = String> {
 pub(super) fn baseline(policy: &Policy) -> impl Iterator<Item = String> {
     let sockets = policy.unix_allow.iter().map(|path| format!("  connect to the socket {}", path.display()));
     policy.grants.first().into_iter().flat_map(doors).chain(sockets)
+}
+
+/// What connections to hosts by name are held to.
+pub(super) fn tls(policy: &Policy) -> Option<String> {
+    (policy.tls_names == TlsNames::Enforce && policy.has_names()).then(|| {
+        "A connection to a host by name has to begin with TLS that asks for a server of the list in the clear: `tls_names: enforce`."
+            .to_owned()
+    })
 }
 
 pub(super) fn times(count: u64) -> String {

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sentinel_engine::Policy;
+use sentinel_engine::{Policy, TlsNames};
 
 use super::failure::Failure;
 use super::policy::PolicyFile;
@@ -113,6 +113,7 @@ fn what_does_not_hold(policy: &Policy) -> Vec<String> {
         ("enforcement.exec.allow", baseline.is_some_and(|grant| !grant.exec.is_empty())),
         ("enforcement.exec.libraries", !policy.exec_libraries.is_empty()),
         ("enforcement.unix.allow", !policy.unix_allow.is_empty()),
+        ("tls_names", policy.tls_names == TlsNames::Enforce),
     ];
     let mut keys: Vec<String> =
         doors.iter().filter(|(_, is_said)| *is_said).map(|(key, _)| format!("`{key}`")).collect();

@@ -210,6 +210,22 @@ fn verdict(name: &str) -> String {
         "surface" => "sockets of this kind are never allowed",
         "failed" => "something could not be read or stored",
         "foreign_task" => "its session is not the socket's",
+        "not_tls" => {
+            "under `tls_names: enforce` a connection to a host begins with a TLS ClientHello, and this one doesn't"
+        }
+        "cut_client_hello" => {
+            "its TLS ClientHello didn't come whole in one record and packet, so it can't be judged"
+        }
+        "no_server_name" => "its TLS ClientHello names no server, or several",
+        "encrypted_client_hello" => {
+            "its TLS ClientHello hides the server, or seems to (ECH); switch that off in the program"
+        }
+        "server_name" => {
+            "the server that its TLS ClientHello asks for is in no rule that let the connection go"
+        }
+        "unsteady_client_hello" => {
+            "its TLS ClientHello was sent so that another could arrive: with urgent data, or from memory that the program can still write"
+        }
         _ => return name.to_owned(),
     };
     format!("{words} ({name})")

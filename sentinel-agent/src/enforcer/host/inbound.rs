@@ -91,6 +91,25 @@ fn port_0_is_for_clients_and_nobody_reaches_it() {
 }
 
 #[test]
+fn to_bind_again_is_refused_and_lets_nobody_come_to_the_first_port() {
+    let own = free(Ipv4Addr::LOCALHOST);
+    let any_port = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+    let mut host = Host::new();
+    let session = host.session(1, &policy(vec![listen(&[(Protocol::Tcp, own)])]));
+    let puppet = host.command(&session);
+    let number = socket(&puppet, own, TCP);
+    assert_eq!(bind_socket(&puppet, number, any_port), 0);
+    assert_eq!(bind_socket(&puppet, number, own), libc::EINVAL);
+    assert_eq!(listen_on(&puppet, number), 0);
+    let port = TcpListener::from(puppet.descriptor(number)).local_addr().unwrap().port();
+    assert!(!reaches(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)));
+    assert!(operations(&mut host).contains(&OPERATION_INBOUND));
+    let listening = socket(&puppet, own, TCP);
+    assert_eq!((bind_socket(&puppet, listening, own), listen_on(&puppet, listening)), (0, 0));
+    assert!(reaches(own), "where a rule lets it");
+}
+
+#[test]
 fn what_was_let_connect_and_then_listens_is_not_reached() {
     let nobody = free(Ipv4Addr::LOCALHOST);
     let mut host = Host::new();

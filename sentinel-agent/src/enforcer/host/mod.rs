@@ -24,6 +24,7 @@ mod stress;
 mod surface;
 mod survival;
 mod takeover;
+mod tls_names;
 mod ways;
 
 use std::fs::{DirBuilder, File};

@@ -23,7 +23,7 @@ const ALWAYS: &[Known] = &[
     (
         "another host at the address of one that is granted by name",
         Hold::NotCovered,
-        "a content network serves many hosts at one address, and TLS is not looked into",
+        "a content network serves many hosts at one address; only where a policy says `tls_names: enforce` must TLS ask for a listed one, and then the server may still serve others over that",
     ),
     (
         "files that run later elsewhere (cron, shell profiles, authorised keys)",

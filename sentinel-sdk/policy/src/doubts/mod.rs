@@ -7,7 +7,7 @@ mod names;
 
 use std::collections::BTreeMap;
 
-use sentinel_engine::{ExecRule, NameRule, NetworkRule, Policy};
+use sentinel_engine::{ExecRule, NameRule, NetworkRule, Policy, Protocol};
 use sentinel_proto::{ActionName, Money};
 
 use crate::field::Field;
@@ -21,6 +21,7 @@ pub(crate) struct Mentions {
     session_limit: Option<Spot>,
     run_limit: Option<Spot>,
     approval_cost: Option<Spot>,
+    tls_names: Option<Spot>,
     action_limits: BTreeMap<ActionName, Spot>,
     cost_floors: BTreeMap<ActionName, Spot>,
     denied: BTreeMap<ActionName, Spot>,
@@ -95,6 +96,17 @@ impl Mentions {
 
     pub(crate) fn allowed(&mut self, name: &ActionName, field: &Field<'_>) {
         self.allowed.insert(name.clone(), Spot::of(field));
+    }
+
+    pub(crate) fn tls_names(&mut self, field: &Field<'_>) {
+        self.tls_names = Some(Spot::of(field));
+    }
+
+    /// Where hosts are named with UDP, if TLS is to be looked into.
+    pub(crate) fn hosts_by_udp_under_tls(&self) -> impl Iterator<Item = (Place, &str)> {
+        let looked_into = self.names.iter().filter(|_| self.tls_names.is_some());
+        let by_udp = looked_into.filter(|door| door.rule.protocol == Protocol::Udp);
+        by_udp.map(|door| (door.spot.place, door.spot.path.as_str()))
     }
 
     /// Any rule for an action, by its key.

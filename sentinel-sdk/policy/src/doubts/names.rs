@@ -7,6 +7,8 @@ use crate::problem::Findings;
 use crate::quoted::Quoted;
 
 const DNS: u16 = 53;
+/// Where what is spoken first isn't TLS: FTP, SSH, mail, HTTP, LDAP, databases. Some go over to TLS later.
+const BEGIN_WITHOUT_TLS: [u16; 12] = [21, 22, 25, 80, 110, 143, 389, 587, 1433, 3306, 5432, 6379];
 /// DNS over TLS or QUIC, multicast DNS, and link-local name resolution.
 const OTHER_DNS: [u16; 3] = [853, 5353, 5355];
 
@@ -30,7 +32,16 @@ pub(super) fn look(policy: &Policy, mentions: &Mentions, found: &mut Findings) {
             ways_around(door.rule.port, &door.spot, found);
         }
     }
+    if let Some(spot) = &mentions.tls_names
+        && !policy.has_names()
+    {
+        let message = "no host is named, and TLS is looked into only where one is: this never matters";
+        warn(spot, message, "name hosts in place of their addresses, or remove this", found);
+    }
     for door in &mentions.names {
+        if mentions.tls_names.is_some() {
+            begins_without_tls(&door.rule, &door.spot, found);
+        }
         // A name at any port is asked for much else than DNS.
         if door.rule.port.is_some() {
             ways_around(door.rule.port, &door.spot, found);
@@ -62,6 +73,21 @@ fn ways_around(port: Option<u16>, spot: &Spot, found: &mut Findings) {
             found,
         ),
         Some(_) => {}
+    }
+}
+
+/// Nothing passes there under `tls_names: enforce`.
+fn begins_without_tls(rule: &NameRule, spot: &Spot, found: &mut Findings) {
+    if let Some(port) = rule.port.filter(|port| BEGIN_WITHOUT_TLS.contains(port)) {
+        let message = format!(
+            "what is spoken at port {port} mostly doesn't begin with TLS, and `tls_names: enforce` refuses that"
+        );
+        warn(
+            spot,
+            message,
+            "name the address in place of the host, unless it is TLS from its first byte",
+            found,
+        );
     }
 }
 

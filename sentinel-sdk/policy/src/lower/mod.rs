@@ -15,6 +15,7 @@ mod lists;
 mod network;
 pub(crate) mod path;
 mod rates;
+mod tls_names;
 mod zone;
 
 use sentinel_engine::Policy;
@@ -72,6 +73,7 @@ const KEYS: Keys = Keys {
             about: "What the kernel holds the session to, and what is open to it without any action.",
             shape: enforcement::SHAPE,
         },
+        Key { name: "tls_names", about: tls_names::ABOUT, shape: tls_names::SHAPE },
     ],
     needed: Needed::Nothing,
     later: &[],
@@ -121,6 +123,10 @@ pub(crate) fn policy(root: &Node, found: &mut Findings) -> Policy {
     }
     if let Some(field) = section.field("actions") {
         actions::read(field, &mut policy, &mut mentions, found);
+    }
+    if let Some(field) = section.field("tls_names") {
+        policy.tls_names = tls_names::read(field, &mut mentions, found);
+        tls_names::refuse_datagrams(&mentions, found);
     }
     doubts::look(&policy, &mentions, found);
     policy

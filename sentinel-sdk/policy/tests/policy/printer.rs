@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use sentinel_engine::{
     Approvals, Approver, CountLimits, ExecRule, Grant, Hours, Mode, NameRule, NetworkRule, OnExhausted,
-    Policy,
+    Policy, TlsNames,
 };
 use sentinel_policy::{name_entry, network_entry};
 
@@ -91,6 +91,9 @@ pub(crate) fn yaml(policy: &Policy) -> String {
     )
     .unwrap();
     writeln!(out, "  unix: {{allow: [{}]}}", paths(&policy.unix_allow)).unwrap();
+    if policy.tls_names == TlsNames::Enforce {
+        out.push_str("tls_names: enforce\n");
+    }
     out
 }
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use sentinel_engine::{
     ActionRule, Allowlist, Approvals, Approver, Budgets, Cidr, CountLimit, CountLimits, DayLimit, ExecRule,
     Grant, Hours, Limit, Mode, NamePattern, NameRule, NetworkRule, OnExhausted, Policy, Protocol, RateLimit,
-    Span, TimeZone,
+    Span, TimeZone, TlsNames,
 };
 use sentinel_policy::{parse, parse_bytes};
 use sentinel_proto::{ActionName, HostName, Money, RiskLevel, Tag};
@@ -259,9 +259,15 @@ prop_compose! {
         baseline in grants(),
         audit: bool,
         keep: bool,
+        tls: bool,
     ) -> Policy {
         let unlined = |names: BTreeSet<ActionName>| names.into_iter().map(|name| (name, 0)).collect::<BTreeMap<_, _>>();
-        let (grants, actions) = numbered(baseline, actions);
+        let (mut grants, actions) = numbered(baseline, actions);
+        if tls {
+            // No host by UDP then.
+            let names = grants.iter_mut().flat_map(|grant| &mut grant.names);
+            names.for_each(|rule| rule.protocol = Protocol::Tcp);
+        }
         Policy {
             budgets: Budgets {
                 session,
@@ -280,6 +286,7 @@ prop_compose! {
             grants,
             mode: if audit { Mode::Audit } else { Mode::Enforce },
             on_exhausted: if keep { OnExhausted::Keep } else { OnExhausted::Close },
+            tls_names: if tls { TlsNames::Enforce } else { TlsNames::Off },
             unix_allow: unix.into_iter().collect(),
             exec_libraries: libraries.into_iter().collect(),
         }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
+mod hellos;
 mod kernel;
 mod names;
 
@@ -37,6 +38,8 @@ fn main() {
         [_, "flood"] => return flood(),
         [_, "worker"] => return kernel::worker(),
         [_, "kernel"] => return kernel::measure(),
+        [_, "hellos"] => return hellos::measure(),
+        [_, "hellos-inside", port] => return hellos::inside(port.parse().expect("a port")),
         [_, "names"] => return names::measure(),
         [_, "names-flood"] => return names::flood(),
         [_, "names-inside", first, count] => {
@@ -114,6 +117,7 @@ fn main() {
     );
     kernel::measure();
     names::measure();
+    hellos::measure();
 }
 
 /// An action's cost without anybody else, and while another session, on the other CPU, tries to reach what it must not.

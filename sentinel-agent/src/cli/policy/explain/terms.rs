@@ -3,7 +3,7 @@
 use sentinel_engine::{CountLimit, CountLimits, Hours, Limit, Mode, Policy};
 use sentinel_proto::{ActionName, Money};
 
-use super::super::words::{baseline, doors, times};
+use super::super::words::{baseline, doors, times, tls};
 
 /// The terms of one action, each with its line.
 pub(super) fn terms(policy: &Policy, action: &ActionName, charged: Money) -> String {
@@ -93,6 +93,7 @@ fn push_doors(policy: &Policy, action: &ActionName, lines: &mut Vec<String>) {
         lines.push("Open without any action:".to_owned());
         lines.extend(open);
     }
+    lines.extend(tls(policy));
     if policy.mode == Mode::Audit {
         lines.push("The kernel refuses NOTHING beyond that: mode `audit` only records.".to_owned());
     }
