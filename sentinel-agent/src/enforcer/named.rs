@@ -208,9 +208,11 @@ impl NamedDoors {
         if told.looked_in_vain_at.is_some_and(|at| now.saturating_sub(at) < IN_VAIN_FOR) {
             return Err(full());
         }
-        let over = told.over(now);
-        let peers = if over.is_empty() { HashSet::new() } else { (room.peers)() };
-        let unused = over.into_iter().filter(|address| !peers.contains(&octets(address)));
+        let peers = (room.peers)();
+        for (place, address) in told.forget_carried(now, |address| !peers.contains(address)) {
+            self.take(maps, &(address, self.generation, place))?;
+        }
+        let unused = told.over(now).into_iter().filter(|address| !peers.contains(&octets(address)));
         for address in unused.take(FORGOTTEN_AT_ONCE) {
             self.take_but(maps, &address, &BTreeMap::new())?;
             told.forget(&address);
@@ -278,10 +280,12 @@ impl NamedDoors {
         let all = (octets, generation, (0, 0))..=(octets, generation, (u16::MAX, u16::MAX));
         let gone: Vec<Written> =
             self.written.range(all).filter(|(_, _, place)| !kept.contains_key(place)).copied().collect();
-        for door in gone {
-            maps.named.remove(&self.endpoint(&door))?;
-            self.written.remove(&door);
-        }
+        gone.iter().try_for_each(|door| self.take(maps, door))
+    }
+
+    fn take(&mut self, maps: &mut Maps, door: &Written) -> Result<(), EnforcerError> {
+        maps.named.remove(&self.endpoint(door))?;
+        self.written.remove(door);
         Ok(())
     }
 

@@ -67,6 +67,24 @@ impl Told {
         self.carried.iter().map(|((protocol, port, address), door)| ((*protocol, *port), *address, door))
     }
 
+    /// Forgets what was carried, whose time is over and that `is_unused`, and answers which doors these are that no address has that it was told.
+    pub(super) fn forget_carried(
+        &mut self,
+        now: u64,
+        is_unused: impl Fn(&[u8; 16]) -> bool,
+    ) -> Vec<(Place, [u8; 16])> {
+        let mut gone = Vec::new();
+        self.carried.retain(|(protocol, port, address), door| {
+            let is_kept = door.expires_at > now || !is_unused(address);
+            if !is_kept {
+                gone.push(((*protocol, *port), *address));
+            }
+            is_kept
+        });
+        gone.retain(|(_, address)| !self.addresses.contains_key(&IpAddr::from(*address).to_canonical()));
+        gone
+    }
+
     /// How many addresses it remembers.
     pub(super) fn len(&self) -> usize {
         self.addresses.len()

@@ -159,3 +159,20 @@ fn addresses_whose_time_is_over_make_room_but_for_one_by_which_somebody_is_conne
     tell(&mut scene.host, &scene.session, SHARE + 1..2 * SHARE, Duration::ZERO);
     assert!(!scene.is_door_there(), "nobody is connected by it any more");
 }
+
+#[test]
+fn what_an_earlier_agent_told_makes_room_too_when_its_time_is_over() {
+    let mut host = Host::new();
+    let rules = policy(vec![host_rule("a.example", 1, true)]);
+    let session = host.session(1, &rules);
+    tell(&mut host, &session, 0..SHARE, Duration::ZERO);
+    host.enforcer().note_build().unwrap();
+    drop(host.enforcer.take());
+    let enforcer = EbpfEnforcer::adopt(&host.places).unwrap().expect("it is the same build");
+    host.enforcer = Some(enforcer);
+    host.enforcer().adopt_session(session.id, session.cgroup.id(), true).unwrap();
+    host.enforcer().commit(&session, &rules);
+    assert_eq!(doors(&mut host, &session), SHARE as usize, "they are for whoever is connected by them");
+    tell(&mut host, &session, SHARE..SHARE + 64, LONG);
+    assert_eq!(doors(&mut host, &session), 64);
+}
