@@ -172,12 +172,14 @@ fn single_name(payload: &impl Payload, body: u32, length: u32) -> Result<Place, 
 #[must_use]
 #[inline(always)]
 pub const fn in_lower_case(bytes: u64) -> u64 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = EACH * 0x80;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    /// `0x80 - b'A'` and `0x7f - b'Z'` in each byte.
+    const TO_A: u64 = 0x3f3f_3f3f_3f3f_3f3f;
+    const BEHIND_Z: u64 = 0x2525_2525_2525_2525;
     // The high bit of each byte says whether its seven others are at least `A`, or behind `Z`. No sum carries into the next byte.
     let seven = bytes & !HIGH;
-    let from_a = seven.wrapping_add(EACH * (0x80 - b'A' as u64));
-    let behind_z = seven.wrapping_add(EACH * (0x7f - b'Z' as u64));
+    let from_a = seven.wrapping_add(TO_A);
+    let behind_z = seven.wrapping_add(BEHIND_Z);
     let capitals = from_a & !behind_z & !bytes & HIGH;
     bytes | capitals >> 2
 }

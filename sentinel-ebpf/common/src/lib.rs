@@ -351,7 +351,9 @@ const _: () = {
     assert!(size_of::<NamedDoor>() == 16);
     assert!(size_of::<Resolver>() == 16 && offset_of!(Resolver, port) == 8);
     assert!(size_of::<ServerNameKey>() == 16 + SERVER_NAME_BYTES && offset_of!(ServerNameKey, name) == 16);
-    assert!(size_of::<Hello>() == size_of::<ServerNameKey>() + 24 && offset_of!(Hello, place) % 8 == 0);
+    assert!(
+        size_of::<Hello>() == 40 + SERVER_NAME_BYTES && offset_of!(Hello, place) == 16 + SERVER_NAME_BYTES
+    );
     assert!(size_of::<AskerKey>() == 8);
     assert!(size_of::<Asker>() == 8 + 8 * SCOPE_CHAIN && offset_of!(Asker, scopes) == 8);
     assert!(size_of::<Image>() == 24 && offset_of!(Image, dev) == 16);
