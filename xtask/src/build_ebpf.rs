@@ -2,7 +2,7 @@
 //!
 //! The agent's build script embeds the object, and refuses one whose hash is not that of the sources: see `sources.rs`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -22,6 +22,11 @@ const FOR_THE_OUTER_CARGO: &[&str] = &[
     "RUSTFLAGS",
     "RUSTUP_TOOLCHAIN",
 ];
+
+/// Where the object is.
+pub(crate) fn object(root: &Path) -> PathBuf {
+    root.join("target/sentinel-ebpf").join(OBJECT)
+}
 
 /// Builds the object where it is missing or stale.
 ///

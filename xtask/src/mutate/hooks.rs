@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
+use super::guest::{self, Run};
 use super::list::{AGENT, Hook, Tier};
 use super::ran::{self, Ended};
 use super::table::Row;
 use crate::command::output;
 use crate::test::{self, Target};
-use crate::vm::{EXIT, START, Selection, Vm};
+use crate::vm::{Selection, Vm};
 
 const LEAVE_OUT: &str = "SENTINEL_LEAVE_OUT";
 /// Where this machine tries them.
@@ -70,66 +71,21 @@ pub(super) fn in_a_guest(
         return Ok(());
     }
     let vm = Vm::prepare(root, Selection::Of(AGENT.to_owned(), String::new()))?;
-    let place = vm.place(AGENT)?;
-    let whole = distinct(&hooks).into_iter().map(|test| (format!("{test} with all"), String::new(), test));
-    let without = hooks.iter().map(|hook| {
-        (
-            format!("{} without {}", hook.test, hook.name),
-            format!("{LEAVE_OUT}={}", hook.name),
-            hook.test.as_str(),
-        )
-    });
-    let runs: Vec<(String, String, &str)> = whole.chain(without).collect();
-    // Names are words, and tests of Rust.
-    let line = |(name, variable, test): &(String, String, &str)| {
-        format!("run '{name}' env {variable} /{place} --quiet --exact {test}\n")
-    };
-    let seen = vm.boot(kernel, &runs.iter().map(line).collect::<String>())?;
+    let runs: Vec<Run> = hooks
+        .iter()
+        .map(|hook| Run {
+            name: hook.name.clone(),
+            variable: format!("{LEAVE_OUT}={}", hook.name),
+            test: hook.test.clone(),
+        })
+        .collect();
     let place = format!("Linux {kernel}");
-    for (name, variable, test) in &runs {
-        let ended = told_of(&seen.output, name)?;
-        if variable.is_empty() {
-            ensure!(ended == Ended::Passed, "vm/{kernel}: `{name}` doesn't pass: {ended:?}");
-        }
-        if let Some(hook) = variable.strip_prefix(&format!("{LEAVE_OUT}=")) {
-            told(Row::of_hook(hook, &place, test, ended))?;
-        }
+    for (run, ended) in runs.iter().zip(guest::run_all(&vm, kernel, &runs, &[])?) {
+        told(Row::of_hook(&run.name, &place, &run.test, ended))?;
     }
     Ok(())
 }
 
 fn distinct<'a>(hooks: &[&'a Hook]) -> BTreeSet<&'a str> {
     hooks.iter().map(|hook| hook.test.as_str()).collect()
-}
-
-/// How a run in the guest ended, by what the guest printed between its start and its end.
-fn told_of(output: &str, name: &str) -> anyhow::Result<Ended> {
-    let mut lines = output.lines().skip_while(|line| line.strip_prefix(START) != Some(name)).skip(1);
-    let mut words = String::new();
-    for line in lines.by_ref() {
-        if let Some((of, status)) = line.strip_prefix(EXIT).and_then(|line| line.rsplit_once(' ')) {
-            ensure!(of == name, "`{name}` was followed by the end of `{of}`");
-            return Ok(ran::ended(status == "0", &words));
-        }
-        words.push_str(line);
-        words.push('\n');
-    }
-    bail!("`{name}` was not seen to run and end")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_run_of_a_guest_is_told_by_what_was_printed_between_its_start_and_its_end() {
-        let output = "vm: starts a::t with all\ntest result: ok. 1 passed; 0 failed;\nvm: ended a::t with all 0\n\
-                      vm: starts a::t without h\nit could not be proven at that tier\nvm: ended a::t without h 101\n\
-                      vm: starts a::t without i\ntest result: FAILED. 0 passed; 1 failed;\nvm: ended a::t without i 101\n\
-                      vm: starts a::t without j\n";
-        assert_eq!(told_of(output, "a::t with all").unwrap(), Ended::Passed);
-        assert_eq!(told_of(output, "a::t without h").unwrap(), Ended::FailedAtTheProof);
-        assert_eq!(told_of(output, "a::t without i").unwrap(), Ended::Failed);
-        assert!(told_of(output, "a::t without j").is_err() && told_of(output, "a::t without k").is_err());
-    }
 }

@@ -37,6 +37,14 @@ pub(super) enum Tier {
     Both,
 }
 
+/// Where another text is tried, if not on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Place {
+    /// In a guest at tier `lsm`: it is the kernel side's, and the test the agent's.
+    Guest,
+}
+
 /// Another text in a file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +54,8 @@ pub(super) struct Source {
     pub(super) from: String,
     pub(super) to: String,
     pub(super) test: String,
+    /// Where it is tried; without it, on this machine.
+    pub(super) place: Option<Place>,
     /// Why no test can notice.
     pub(super) survives: Option<String>,
 }
@@ -59,6 +69,20 @@ impl Source {
         let times = text.matches(&self.from).count();
         ensure!(times == 1, "`{}`: its `from` stands {times} times in `{}`", self.name, self.file);
         Ok(text.replacen(&self.from, &self.to, 1))
+    }
+
+    /// The test's name in the agent's library, of what is tried in a guest.
+    ///
+    /// # Errors
+    /// What is to be tried there can't be.
+    pub(super) fn test_in_guest(&self) -> anyhow::Result<&str> {
+        let (program, test) = self.target_and_test()?;
+        ensure!(
+            program == AGENT && self.file.starts_with("sentinel-ebpf/"),
+            "`{}`: only `sentinel-ebpf` is tried in a guest, by tests of `{AGENT}`",
+            self.name
+        );
+        Ok(test)
     }
 
     /// The program and the test's name in it.
@@ -136,6 +160,9 @@ mod tests {
             let text = std::fs::read_to_string(root.join(&source.file)).unwrap();
             source.mutated(&text).unwrap();
             source.target_and_test().unwrap();
+            if source.place.is_some() {
+                source.test_in_guest().unwrap();
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: what no test notices is a failure, and so is what proves nothing: a test that fails anyhow, a text that doesn't build, a program that
 //! the kernel refuses. Nothing in the checkout is changed but the table of what came of it.
 
+mod guest;
 mod hooks;
 mod list;
 mod ran;
@@ -30,7 +31,7 @@ pub(crate) enum Part {
     Host,
     /// Checks and steps of the launcher, in a copy of the tree.
     Source,
-    /// Hooks, in a guest at tier `lsm`.
+    /// Hooks, and checks in them, in a guest at tier `lsm`.
     Guest,
 }
 
@@ -76,6 +77,7 @@ pub(crate) fn mutate(
     if does(Part::Guest) {
         for kernel in kernels {
             hooks::in_a_guest(root, kernel, &mutations.hook, &mut told)?;
+            sources::in_a_guest(root, kernel, &mutations.source, &mut told)?;
         }
     }
     drop(reaper);

@@ -9,13 +9,15 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
+use super::guest::{self, Run};
 use super::hooks::HERE;
-use super::list::Source;
+use super::list::{AGENT, Place, Source};
 use super::ran::{self, Ended};
 use super::table::Row;
 use crate::build_ebpf;
 use crate::command::{output, output_of};
 use crate::test::{self, Target};
+use crate::vm::{File, Selection, Vm};
 
 /// A copy of the tree, with a target folder of its own.
 #[derive(Debug)]
@@ -26,7 +28,45 @@ struct Copy {
     files: BTreeMap<String, Vec<u8>>,
 }
 
-/// Tries each.
+/// Tries each of those in a guest, whose test programs load the kernel side that `SENTINEL_OBJECT` names.
+///
+/// # Errors
+/// The guest doesn't come to its end, a test fails without a mutation, or what is needed can't be copied or built.
+pub(super) fn in_a_guest(
+    root: &Path,
+    kernel: &str,
+    sources: &[Source],
+    told: &mut impl FnMut(Row) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let sources: Vec<&Source> = sources.iter().filter(|source| source.place == Some(Place::Guest)).collect();
+    if sources.is_empty() {
+        return Ok(());
+    }
+    let vm = Vm::prepare(root, Selection::Of(AGENT.to_owned(), String::new()))?;
+    let copy = Copy::of(root)?;
+    let place = format!("Linux {kernel}");
+    let (mut built, mut runs, mut files) = (Vec::new(), Vec::new(), Vec::new());
+    for source in sources {
+        copy.refresh(Some(source))?;
+        if let Err(cause) = build_ebpf::build_ebpf(&copy.folder) {
+            told(Row::of_source(source, &place, Ended::Void(format!("it doesn't build: {cause}"))))?;
+            continue;
+        }
+        let object = format!("objects/{}", source.name);
+        let variable = format!("SENTINEL_OBJECT=/{object}");
+        runs.push(Run { name: source.name.clone(), variable, test: source.test_in_guest()?.to_owned() });
+        let content = std::fs::read(build_ebpf::object(&copy.folder)).context("the kernel side")?;
+        files.push(File { place: object, content });
+        built.push(source);
+    }
+    copy.refresh(None)?;
+    for (source, ended) in built.into_iter().zip(guest::run_all(&vm, kernel, &runs, &files)?) {
+        told(Row::of_source(source, &place, ended))?;
+    }
+    Ok(())
+}
+
+/// Tries each of those on this machine.
 ///
 /// # Errors
 /// A test fails without a mutation, or what is needed can't be copied, built or started.
@@ -35,6 +75,7 @@ pub(super) fn try_all(
     sources: &[Source],
     told: &mut impl FnMut(Row) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let sources: Vec<&Source> = sources.iter().filter(|source| source.place.is_none()).collect();
     if sources.is_empty() {
         return Ok(());
     }

@@ -49,6 +49,14 @@ impl Selection {
     }
 }
 
+/// A file for the guest, besides what it needs itself.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// Where it is there, without the first slash.
+    pub(crate) place: String,
+    pub(crate) content: Vec<u8>,
+}
+
 /// What is ready to be booted.
 #[derive(Debug)]
 pub(crate) struct Vm {
@@ -126,7 +134,7 @@ impl Vm {
         let kernel = self.kernels.find(kernel.strip_prefix("vm/").unwrap_or(kernel))?;
         let runs = self.programs.iter().map(|program| program.run(kernel, &self.selection));
         let start = Instant::now();
-        let seen = self.boot_with(kernel, &runs.collect::<String>())?;
+        let seen = self.boot_with(kernel, &runs.collect::<String>(), &[])?;
         let passed = verdict::judge(&seen, self.programs.len())?;
         if passed.passed == 0 {
             bail!("no test ran");
@@ -138,8 +146,8 @@ impl Vm {
     ///
     /// # Errors
     /// It can't be had, reports a fault or doesn't come to its end.
-    pub(crate) fn boot(&self, kernel: &str, lines: &str) -> anyhow::Result<Seen> {
-        let seen = self.boot_with(self.kernels.find(kernel)?, lines)?;
+    pub(crate) fn boot(&self, kernel: &str, lines: &str, files: &[File]) -> anyhow::Result<Seen> {
+        let seen = self.boot_with(self.kernels.find(kernel)?, lines, files)?;
         verdict::is_whole(&seen)?;
         Ok(seen)
     }
@@ -153,13 +161,13 @@ impl Vm {
         found.map(Program::place).with_context(|| format!("`{program}` isn't among the programs"))
     }
 
-    fn boot_with(&self, kernel: &Kernel, lines: &str) -> anyhow::Result<Seen> {
+    fn boot_with(&self, kernel: &Kernel, lines: &str, files: &[File]) -> anyhow::Result<Seen> {
         let unpacked = packages::kernel(&cache(), kernel)?;
         println!("vm/{}: boots Debian's Linux {} ({})", kernel.name, unpacked.release, unpacked.package);
         let folder = self.root.join("target/vm/machines").join(&kernel.name);
         std::fs::create_dir_all(&folder).with_context(|| format!("`{}`", folder.display()))?;
         let image = folder.join("initramfs");
-        self.write_image(&image, kernel, &unpacked, lines)?;
+        self.write_image(&image, kernel, &unpacked, lines, files)?;
         machine::run(kernel, &unpacked.image, &image, &folder.join("console"))
     }
 
@@ -170,6 +178,7 @@ impl Vm {
         kernel: &Kernel,
         unpacked: &Unpacked,
         lines: &str,
+        files: &[File],
     ) -> anyhow::Result<()> {
         let mut archive = initramfs::Archive::default();
         initramfs::add_system(&mut archive)?;
@@ -177,6 +186,9 @@ impl Vm {
         initramfs::add_modules(&mut archive, &modules)?;
         for program in &self.started {
             archive.file(&program.place, 0o755, &std::fs::read(&program.executable)?)?;
+        }
+        for file in files {
+            archive.file(&file.place, 0o644, &file.content)?;
         }
         let mut script = initramfs::init(kernel, modules.len());
         for program in &self.programs {

@@ -13,7 +13,7 @@ use crate::enforcer::connections::Connections;
 use crate::enforcer::hooks::Hooks;
 use crate::enforcer::layout::Layout;
 use crate::enforcer::maps::{self, Maps, Records, with_causes};
-use crate::enforcer::object::{FORMAT, OBJECT};
+use crate::enforcer::object::{FORMAT, object};
 use crate::enforcer::tracefs::with_tracefs;
 use crate::enforcer::{
     Enforcement, Enforcer as _, EnforcerError, Places, Tier, leftovers, lsm, preconditions, preemption,
@@ -186,7 +186,7 @@ struct Build {
 impl Build {
     fn own() -> Self {
         use sha2::Digest as _;
-        let object = sha2::Sha256::digest(OBJECT).iter().map(|byte| format!("{byte:02x}")).collect();
+        let object = sha2::Sha256::digest(object()).iter().map(|byte| format!("{byte:02x}")).collect();
         Self { object, format: FORMAT.to_owned() }
     }
 
@@ -218,7 +218,7 @@ fn load_object(tier: Tier, shared: Option<&Places>) -> Result<Ebpf, EnforcerErro
     for (map, entries) in crate::enforcer::testing::small_maps() {
         loader.map_max_entries(map, entries);
     }
-    loader.load(OBJECT).map_err(|cause| EnforcerError::Unavailable {
+    loader.load(object()).map_err(|cause| EnforcerError::Unavailable {
         what: "cannot load the kernel side".to_owned(),
         cause: with_causes(&cause),
         way_out: "run the agent as root on Linux 6.1 or newer, with enough locked memory".to_owned(),

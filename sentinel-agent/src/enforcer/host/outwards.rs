@@ -69,6 +69,10 @@ fn a_unix_socket_outside_is_refused_and_the_sessions_own_and_a_listed_one_and_th
     assert_eq!(call(&inside, libc::SYS_listen, &[number, Number(4)]), 0);
     assert_eq!(reach(&inside, "own"), 0);
     host.expect_only(OPERATION_UNIX, &inside);
+    let another = host.session(2, &policy(vec![Grant::default()]));
+    let stranger = host.command(&another);
+    assert_eq!(reach(&stranger, "own"), host.refused(0), "another session's");
+    host.expect_only(OPERATION_UNIX, &stranger);
 }
 
 #[test]
