@@ -107,6 +107,7 @@ fn every_key_of_its_policy_table_is_known() {
         "hours",
         "approvals",
         "strict_mode",
+        "tls_names",
         "actions.",
         "enforcement.",
     ];
