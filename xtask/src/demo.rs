@@ -3,16 +3,11 @@
 use std::path::Path;
 
 use crate::command::run;
-use crate::{build_ebpf, setup};
+use crate::{build_ebpf, setup, test};
 
 pub(crate) fn demo(root: &Path) -> anyhow::Result<()> {
     setup::setup(root)?;
     build_ebpf::build_ebpf(root)?;
-    run(
-        root,
-        "cargo",
-        &["build", "--locked", "--package", "sentinel-agent", "--package", "sentinel-tests", "--bins"],
-    )?;
-    run(root, "cargo", &["build", "--locked", "--package", "sentinel-sdk", "--examples"])?;
+    test::build_programs(root)?;
     run(root, "target/debug/demo", &[])
 }

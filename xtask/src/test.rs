@@ -151,13 +151,22 @@ impl Target {
 /// # Errors
 /// Cargo's.
 pub(crate) fn build(root: &Path) -> anyhow::Result<Vec<Target>> {
-    run(root, "cargo", &["build", "--workspace", "--bins", "--examples", "--locked"])?;
+    build_programs(root)?;
     let messages = output(
         root,
         "cargo",
         &["test", "--workspace", "--no-run", "--locked", "--message-format=json-render-diagnostics"],
     )?;
     Ok(executables(&messages)?.into_iter().filter(|target| target.is_test).collect())
+}
+
+/// Builds every program that isn't a test. Always of the whole workspace: what is asked for by package has its
+/// dependencies built anew with that package's features.
+///
+/// # Errors
+/// Cargo's.
+pub(crate) fn build_programs(root: &Path) -> anyhow::Result<()> {
+    run(root, "cargo", &["build", "--workspace", "--bins", "--examples", "--locked"])
 }
 
 /// The programs that cargo tells of in its messages.

@@ -9,7 +9,6 @@ use super::guest::{self, Run};
 use super::list::{AGENT, Hook, Tier};
 use super::ran::{self, Ended};
 use super::table::Row;
-use crate::command::output;
 use crate::test::{self, Target};
 use crate::vm::{Selection, Vm};
 
@@ -30,10 +29,9 @@ pub(super) fn on_this_machine(
     if hooks.is_empty() {
         return Ok(());
     }
-    let arguments = ["test", "--no-run", "--locked", "--package", "sentinel-agent", "--lib"];
-    let messages = [&arguments[..], &["--message-format=json-render-diagnostics"]].concat();
-    let built = test::executables(&output(root, "cargo", &messages)?)?;
-    let target = built.iter().find(|target| target.is_test).context("cargo built no test of the agent")?;
+    let built = test::build(root)?;
+    let is_agents = |target: &&Target| target.package == "sentinel-agent" && target.name == "lib";
+    let target = built.iter().find(is_agents).context("cargo built no test of the agent")?;
     let run = |test: &str, left_out: Option<&str>| run_here(root, target, test, left_out);
     for test in distinct(&hooks) {
         let ended = run(test, None)?;

@@ -19,7 +19,7 @@ use self::list::Mutations;
 pub(crate) use self::list::check;
 use self::table::{Row, Table};
 use crate::reaper::Reaper;
-use crate::{build_ebpf, command, setup};
+use crate::{build_ebpf, setup, test};
 
 /// The kernel of the guest in which hooks are left out where nobody names another.
 pub(crate) const GUEST: &str = "6.12";
@@ -59,7 +59,7 @@ pub(crate) fn mutate(
     setup::setup(root)?;
     build_ebpf::build_ebpf(root)?;
     // What its end sweeps with.
-    command::run(root, "cargo", &["build", "--package", "sentinel-agent", "--bins", "--locked"])?;
+    test::build_programs(root)?;
     let reaper = Reaper::start(root)?;
     let does = |which: Part| part.is_none_or(|part| part == which);
     let mut problems = Vec::new();

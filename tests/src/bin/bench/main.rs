@@ -41,7 +41,7 @@ fn main() {
         [_, "hellos"] => return hellos::measure(),
         [_, "hellos-inside", port] => return hellos::inside(port.parse().expect("a port")),
         [_, "names"] => return names::measure(),
-        [_, "names-flood"] => return names::flood(),
+        [_, "names-flood", server] => return names::flood(server.parse().expect("an address")),
         [_, "names-inside", first, count] => {
             return names::inside(first.parse().expect("a number"), count.parse().expect("a number"));
         }
