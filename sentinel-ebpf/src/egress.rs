@@ -17,7 +17,7 @@ use crate::maps::{CONNECTION_COUNTS, CONNECTIONS, SOCKETS};
 use crate::packet::{self, Packet};
 use crate::report::{Passing, report_packet};
 use crate::resolver;
-use crate::rules::{PASS, REFUSE, TCP, rule_bits};
+use crate::rules::{PASS, REFUSE, TCP, UDP, rule_bits};
 use crate::server_name::{self, Asked};
 use crate::session::{Leave, leave, now_and_fresh, session};
 
@@ -61,6 +61,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
                 Outcome::Passed => return PASS,
                 // Neither told nor held against it: TCP tries again, and what lets it go then let it go now.
                 Outcome::NotYet if !audits => return REFUSE,
+                Outcome::Dropped => return REFUSE,
                 Outcome::NotYet => Verdict::DoorClosed,
                 Outcome::Refused(verdict) => verdict,
             };
@@ -91,6 +92,8 @@ enum Outcome {
     Passed,
     Refused(Verdict),
     NotYet,
+    /// A question to the resolver beyond what it reads: it tells of those that came.
+    Dropped,
 }
 
 /// Marks the socket of a packet that is refused, or would be.
@@ -123,7 +126,11 @@ fn judge_packet(
     }
     if resolver::is_destination(packet) {
         let verdict = resolver::note_asker(socket, packet, mark);
-        return if matches!(verdict, Verdict::Allowed) { Outcome::Passed } else { Outcome::Refused(verdict) };
+        if !matches!(verdict, Verdict::Allowed) {
+            return Outcome::Refused(verdict);
+        }
+        let is_dropped = packet.protocol == UDP && resolver::is_one_too_many(mark.session);
+        return if is_dropped { Outcome::Dropped } else { Outcome::Passed };
     }
     // An accepted TCP socket answers whoever came to its listener's address. A datagram's answer needs a rule like any datagram.
     let listens = mark.flags & SocketMark::LISTENS != 0 && packet.protocol == TCP;

@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use sentinel_ebpf_common::{
     Asker, AskerKey, Connection, ConnectionKey, Endpoint, Hello, Image, ImageRule, NAMED_DOORS, NamedDoor,
     Protected, Resolver, Scope, ServerNameKey, Session, TaskMark,
@@ -142,6 +142,11 @@ pub(crate) struct Window {
 /// Session modulo `WINDOWS`, and behind these the same for packets → how many records it has made in the current second. Written and read by the hooks alone. It has room for each slot.
 #[map]
 pub(crate) static THROTTLE: HashMap<u32, Window> = HashMap::with_max_entries(WINDOWS * 2, 0);
+
+/// Session → until when its datagrams to the resolver take up its time, on CLOCK_BOOTTIME. Written and read by the hooks alone. Full: who hasn't asked
+/// for longest has its burst anew.
+#[map]
+pub(crate) static QUESTIONS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(WINDOWS, 0);
 
 /// Lost records: 0 for a full ring buffer, 1 for a throttled session. Written by the hooks, read by the agent.
 #[map]

@@ -14,14 +14,20 @@ use aya_ebpf::programs::SockAddrContext;
 use sentinel_ebpf_common::verdict::Verdict;
 use sentinel_ebpf_common::{Asker, AskerKey, DNS_PORT, Session, SocketMark, TaskMark};
 
-use crate::maps::{ASKERS, ASKS, RESOLVER, SOCKETS};
+use crate::maps::{ASKERS, ASKS, QUESTIONS, RESOLVER, SOCKETS};
 use crate::packet::Packet;
 use crate::rules::{PASS, Target, target_v4, target_v6};
-use crate::session::tgid;
+use crate::session::{now, tgid};
 
 /// IPv4-mapped, in network byte order.
 const LOOPBACK_V4: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1];
 const LOOPBACK_V6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// A datagram to the resolver takes so many nanoseconds of its session's time: 2,000 a second may go, twice as many as the resolver reads. It sees
+/// that there are too many, and tells it; what it wouldn't even read costs others nothing.
+const A_QUESTION: u64 = 500_000;
+/// So far ahead of the clock a session may be: a burst of 4,000.
+const BURST: u64 = 4_000 * A_QUESTION;
 
 /// Where the resolver listens; 0: it doesn't.
 #[inline(always)]
@@ -124,6 +130,23 @@ pub(crate) fn note_asker(socket: *mut bpf_sock, packet: &Packet, mark: &mut Sock
     mark.own_port = packet.source_port;
     let key = key(packet.protocol, &packet.source, packet.source_port);
     if ASKERS.insert(&key, &asker, 0).is_ok() { Verdict::Allowed } else { Verdict::Failed }
+}
+
+/// Counts a session's datagram to the resolver; whether it is beyond what may go.
+#[inline(always)]
+pub(crate) fn is_one_too_many(session: u32) -> bool {
+    let now = now();
+    let Some(busy_until) = QUESTIONS.get_ptr_mut(&session) else {
+        return QUESTIONS.insert(&session, &(now + A_QUESTION), 0).is_err();
+    };
+    // SAFETY: the map's own memory. Two CPUs may count over each other: the limit is approximate.
+    let busy_until = unsafe { &mut *busy_until };
+    let next = if *busy_until > now { *busy_until } else { now } + A_QUESTION;
+    if next - now > BURST {
+        return true;
+    }
+    *busy_until = next;
+    false
 }
 
 /// A socket that asked is closed.

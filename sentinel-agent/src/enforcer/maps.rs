@@ -42,13 +42,14 @@ const PINNED: &[&str] = &[
     "CONNECTIONS",
     "CONNECTION_COUNTS",
     "RECORDS",
+    "QUESTIONS",
     "THROTTLE",
     "DROPS",
 ];
 
 /// Those that no process may write. The ring buffer, whose reader writes how far it has read, can't be one.
 const WRITTEN_BY_PROGRAMS_ALONE: &[&str] =
-    &["CHILDREN", "SOCKETS", "HELLOS", "ASKERS", "ASKS", "THROTTLE", "DROPS"];
+    &["CHILDREN", "SOCKETS", "HELLOS", "ASKERS", "ASKS", "QUESTIONS", "THROTTLE", "DROPS"];
 
 /// Lets an object that is loaded use the maps that an earlier agent has pinned in `pins`.
 pub(super) fn share(loader: &mut EbpfLoader<'_>, pins: &Path) {

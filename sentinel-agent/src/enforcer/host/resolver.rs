@@ -154,6 +154,36 @@ extern "C" fn ask(how: usize) -> i32 {
     0
 }
 
+/// Asks a DNS server so many times by one socket and waits for no answer: how many could be sent; or below 0 the error of a call, but for EPERM of
+/// one that sends.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the size of a socket address, and what libc gives as `int`"
+)]
+extern "C" fn ask_often(times: usize) -> i32 {
+    // SAFETY: each call is given what it asks for; all of it outlives the calls. All zero is a valid address.
+    unsafe {
+        let mut to: libc::sockaddr_in = std::mem::zeroed();
+        to.sin_family = libc::AF_INET as u16;
+        to.sin_port = 53_u16.to_be();
+        to.sin_addr.s_addr = u32::from_ne_bytes(SERVER_V4.octets());
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        if socket < 0 || libc::connect(socket, (&raw const to).cast(), size_of_val(&to) as u32) != 0 {
+            return -*libc::__errno_location();
+        }
+        let mut sent = 0_i32;
+        for _ in 0..times {
+            if libc::send(socket, b"hello".as_ptr().cast(), 5, libc::MSG_NOSIGNAL) == 5 {
+                sent = sent.wrapping_add(1);
+            } else if *libc::__errno_location() != libc::EPERM {
+                return -*libc::__errno_location();
+            }
+        }
+        libc::close(socket);
+        sent
+    }
+}
+
 pub(super) fn name(text: &str) -> HostName {
     HostName::parse(text).unwrap()
 }
@@ -257,6 +287,25 @@ fn from_another_network_namespace_nothing_goes_to_the_resolver_and_from_its_own_
     }
     let told: Vec<(u32, u32)> = host.records().iter().map(|record| (record.tgid, record.verdict)).collect();
     assert_eq!(told, [(elsewhere.pid(), Verdict::NoResolver as u32); 6]);
+}
+
+#[test]
+fn a_session_asks_in_a_burst_and_what_is_more_goes_nowhere_and_leaves_another_session_its_own() {
+    let mut host = Host::new();
+    let echo = Echo::start();
+    host.enforcer().let_resolve(echo.number()).unwrap();
+    let rules = policy(vec![host_rule("a.example", 443, false)]);
+    let (flooding, other) = (host.session(1, &rules), host.session(2, &rules));
+    let (flooding, other) = (host.puppet(&flooding), host.puppet(&other));
+    assert_eq!(flooding.order(Deed::Run(ask_often, 3_999)).unwrap(), 3_999);
+    // More than fit into the time that this takes, also on an emulated processor.
+    let sent = flooding.order(Deed::Run(ask_often, 40_000)).unwrap();
+    assert!((1..30_000).contains(&sent), "{sent}");
+    assert_eq!(flooding.order(Deed::Run(ask, STREAM)).unwrap(), 0, "TCP waits by itself");
+    assert_eq!(other.order(Deed::Run(ask, 0)).unwrap(), 0);
+    assert!(host.records().is_empty(), "the resolver tells of those that it sees");
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(flooding.order(Deed::Run(ask, 0)).unwrap(), 0, "after a while it may again");
 }
 
 #[test]
