@@ -43,6 +43,14 @@ fn send_by(puppet: &Puppet, socket: i32) -> i32 {
     call_with(puppet, libc::SYS_sendto, &arguments, b"x")
 }
 
+/// The number of a TCP socket that a puppet has made and connected.
+fn connected(puppet: &Puppet, to: SocketAddr) -> i32 {
+    let socket = call(puppet, libc::SYS_socket, &[Number(2), Number(1), Number(0)]);
+    let arguments = [Number(socket.try_into().unwrap()), Bytes, Number(16)];
+    assert_eq!(call_with(puppet, libc::SYS_connect, &arguments, &sockets::socket_address(to)), 0);
+    socket
+}
+
 #[test]
 fn a_unix_socket_outside_is_refused_and_the_sessions_own_and_a_listed_one_and_the_agents_are_not() {
     let mut host = Host::new();
@@ -134,6 +142,21 @@ fn a_socket_from_outside_sends_and_connects_nothing() {
 }
 
 #[test]
+fn a_socket_of_another_session_sends_nothing_though_both_may_reach_its_peer() {
+    let mut host = Host::new();
+    let (_listener, to) = listener(Ipv4Addr::LOCALHOST);
+    let rules = policy(vec![network(&[(Protocol::Tcp, to)])]);
+    let (one, other) = (host.session(1, &rules), host.session(2, &rules));
+    let owner = host.command(&one);
+    let own = connected(&owner, to);
+    // Before the other process is forked, which so has it.
+    let taken = owner.descriptor(own);
+    let stranger = host.command(&other);
+    assert_eq!((send_by(&owner, own), send_by(&stranger, taken.as_raw_fd())), (1, host.refused(1)));
+    host.expect_only(OPERATION_SEND, &stranger);
+}
+
+#[test]
 fn a_socket_from_outside_is_not_connected_and_one_of_its_own_is() {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     let mut host = Host::new();
@@ -160,12 +183,7 @@ fn what_an_action_connected_sends_only_while_its_door_is_open() {
     let session = host.session(1, &policy(vec![Grant::default(), network(&[(Protocol::Tcp, to)])]));
     let command = host.command(&session);
     host.open(&session, &command, 1);
-    let socket = call(&command, libc::SYS_socket, &[Number(2), Number(1), Number(0)]);
-    let mut bytes = Vec::from(2_u16.to_ne_bytes());
-    bytes.extend(to.port().to_be_bytes());
-    bytes.extend([127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
-    let arguments = [Number(socket.try_into().unwrap()), Bytes, Number(16)];
-    assert_eq!(call_with(&command, libc::SYS_connect, &arguments, &bytes), 0);
+    let socket = connected(&command, to);
     assert_eq!(send_by(&command, socket), 1);
     host.set_doors(&session, 1, GrantSet::EMPTY, Duration::ZERO);
     if host.is_lsm() {
