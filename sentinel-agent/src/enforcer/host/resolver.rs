@@ -184,6 +184,34 @@ extern "C" fn ask_often(times: usize) -> i32 {
     }
 }
 
+/// Asks a DNS server, then sends to this port of 127.0.0.1 by the same socket: 0, or below 0 the error of that.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the size of a socket address, what libc gives as `int`, and a port"
+)]
+extern "C" fn ask_and_send(port: usize) -> i32 {
+    // SAFETY: each call is given what it asks for; all of it outlives the calls. All zero is a valid address.
+    unsafe {
+        let mut to: libc::sockaddr_in = std::mem::zeroed();
+        to.sin_family = libc::AF_INET as u16;
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        for (address, port) in [(SERVER_V4, 53), (Ipv4Addr::LOCALHOST, port as u16)] {
+            to.sin_port = port.to_be();
+            to.sin_addr.s_addr = u32::from_ne_bytes(address.octets());
+            let length = size_of_val(&to) as u32;
+            let sent = libc::sendto(socket, b"hello".as_ptr().cast(), 5, 0, (&raw const to).cast(), length);
+            if sent != 5 && port == 53 {
+                return 1;
+            }
+            if sent != 5 {
+                return -*libc::__errno_location();
+            }
+        }
+        libc::close(socket);
+    }
+    0
+}
+
 pub(super) fn name(text: &str) -> HostName {
     HostName::parse(text).unwrap()
 }
@@ -316,11 +344,16 @@ fn nothing_of_a_session_comes_to_the_resolver_by_a_rule_for_its_address() {
     let (_other, elsewhere) = udp_receiver();
     let cidr = Cidr { address: V4, prefix: 8 };
     let rule = NetworkRule { protocol: Protocol::Udp, cidr, port: None, line: 1 };
-    let session = host.session(1, &policy(vec![Grant { network: vec![rule], ..Grant::default() }]));
+    let session =
+        host.session(1, &policy(vec![Grant { network: vec![rule], ..host_rule("a.example", 443, false) }]));
     let puppet = host.puppet(&session);
     assert_eq!(puppet.order(Deed::SendUdp(elsewhere)).unwrap(), 0);
     assert_eq!(puppet.order(Deed::SendUdp(SocketAddr::new(V4, echo.port))).unwrap(), EPERM);
     assert!(echo.came_from.try_recv().is_err());
+    // Nor by a socket that was led there before.
+    assert_eq!(puppet.order(Deed::Run(ask_and_send, echo.port.into())).unwrap(), -EPERM);
+    echo.next();
+    assert!(echo.came_from.try_recv().is_err(), "the question alone");
 }
 
 #[test]
