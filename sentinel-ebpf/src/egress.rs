@@ -9,6 +9,7 @@ use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
+use sentinel_ebpf_common::client_hello::Place;
 use sentinel_ebpf_common::record::OPERATION_EGRESS;
 use sentinel_ebpf_common::verdict::{Verdict, judge, network_baseline};
 use sentinel_ebpf_common::{Connection, ConnectionKey, Endpoint, Session, SocketMark};
@@ -18,7 +19,7 @@ use crate::packet::{self, Packet};
 use crate::report::{Passing, report_packet};
 use crate::resolver;
 use crate::rules::{PASS, REFUSE, TCP, UDP, rule_bits};
-use crate::server_name::{self, Asked};
+use crate::server_name;
 use crate::session::{Leave, leave, now_and_fresh, session};
 
 /// Only where there is no such entry.
@@ -35,7 +36,6 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     let socket = packet::socket_of(&ctx);
     let storage = if socket.is_null() { core::ptr::null_mut() } else { SOCKETS.find(socket) };
     let (mut scope, mut bits) = (0, 0);
-    let mut asked = Asked::nothing();
     let (mut number, mut verdict, mut audits) = (0, Verdict::NoStorage, false);
     if !storage.is_null() {
         // SAFETY: not null, and the storage lives as long as the socket that the packet holds.
@@ -45,15 +45,11 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         verdict = Verdict::NoSession;
         if let Some(of_session) = session(number) {
             audits = of_session.flags & Session::AUDIT != 0;
-            if packet.is_read()
-                && mark.flags & SocketMark::TLS_DUE != 0
-                && of_session.flags & Session::TLS_NAMES != 0
-                && packet.has_payload()
-            {
-                asked = Asked::of(&ctx, socket, &packet, mark, &of_session);
+            if packet.is_read() && server_name::is_due(&packet, mark, &of_session) {
+                server_name::look(&ctx, socket, &packet, mark, &of_session);
             }
             let outcome = if packet.is_read() {
-                judge_packet(&ctx, socket, &packet, mark, &of_session, &mut bits, &asked)
+                judge_packet(&ctx, socket, &packet, mark, &of_session, &mut bits)
             } else {
                 Outcome::Refused(Verdict::Header)
             };
@@ -72,14 +68,9 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             }
         }
     }
-    let passing = Passing {
-        operation: OPERATION_EGRESS,
-        rule_bits: bits,
-        scope,
-        cookie: cookie(&ctx),
-        name: asked.name(),
-    };
-    let is_told = report_packet(&ctx, number, verdict, u32::from(audits), &packet, &passing);
+    let passing = Passing { operation: OPERATION_EGRESS, rule_bits: bits, scope, cookie: cookie(&ctx) };
+    let name = || if socket.is_null() { Place::default() } else { server_name::name(socket) };
+    let is_told = report_packet(&ctx, number, verdict, u32::from(audits), &packet, &passing, name);
     if !is_told && !storage.is_null() {
         // The next try tells it: by that the agent learns which connection it is to destroy.
         // SAFETY: as above.
@@ -119,7 +110,6 @@ fn judge_packet(
     mark: &mut SocketMark,
     of_session: &Session,
     told_bits: &mut u64,
-    asked: &Asked,
 ) -> Outcome {
     if mark.flags & SocketMark::POISONED != 0 {
         return Outcome::Refused(Verdict::Poisoned);
@@ -148,17 +138,19 @@ fn judge_packet(
         rule_bits(mark.session, of_session, protocol, &address, port, 0, 0).rule
     };
     *told_bits = bits;
-    match asked.listed_by() {
-        Ok(listed) if listed & bits == 0 && bits != 0 => return Outcome::Refused(Verdict::ServerName),
-        Ok(listed) => bits &= listed,
-        Err(verdict) => return Outcome::Refused(verdict),
+    if server_name::is_due(packet, mark, of_session) {
+        match server_name::listed_by(socket) {
+            Ok(listed) if listed & bits == 0 && bits != 0 => return Outcome::Refused(Verdict::ServerName),
+            Ok(listed) => bits &= listed,
+            Err(verdict) => return Outcome::Refused(verdict),
+        }
     }
     match leave(bits, mark, of_session) {
         Leave::Yes => {}
         Leave::NotYet if packet.protocol == TCP => return Outcome::NotYet,
         Leave::No | Leave::NotYet => return Outcome::Refused(judge(bits, 0, now_and_fresh().1)),
     }
-    if asked.is_due && is_as_judged {
+    if is_as_judged && server_name::is_due(packet, mark, of_session) {
         // From now on it is a connection of those that name its server, and of no other whose host has the same address.
         mark.opened_by = bits;
     }

@@ -47,9 +47,8 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
             }
         }
     }
-    let passing =
-        Passing { operation: OPERATION_INBOUND, rule_bits: 0, scope, cookie: 0, name: Place::default() };
-    report_packet(&ctx, number, verdict, u32::from(audits), &packet, &passing);
+    let passing = Passing { operation: OPERATION_INBOUND, rule_bits: 0, scope, cookie: 0 };
+    report_packet(&ctx, number, verdict, u32::from(audits), &packet, &passing, Place::default);
     if audits { PASS } else { REFUSE }
 }
 

@@ -60,8 +60,6 @@ pub(crate) struct Passing {
     pub(crate) scope: u64,
     /// 0 where it need not be found.
     pub(crate) cookie: u64,
-    /// Where in it the name of the server stands that it asks for.
-    pub(crate) name: Place,
 }
 
 /// What of a refused exec is told.
@@ -179,6 +177,7 @@ pub(crate) fn report_packet(
     audited: u32,
     packet: &Packet,
     passing: &Passing,
+    name: impl FnOnce() -> Place,
 ) -> bool {
     let Some(mut entry) = begin_for(session, session % WINDOWS + WINDOWS, verdict, audited) else {
         return false;
@@ -195,12 +194,13 @@ pub(crate) fn report_packet(
         record.source = packet.source;
         record.source_port = u32::from(packet.source_port);
     }
-    if passing.name.length != 0 {
+    let name = name();
+    if name.length != 0 {
         // A mask, so that the verifier knows that it fits; and that of 6.1 knows by nothing else that it isn't 0.
-        let bytes = (passing.name.length.wrapping_sub(1) & (PATH_BYTES as u32 - 1)) + 1;
+        let bytes = (name.length.wrapping_sub(1) & (PATH_BYTES as u32 - 1)) + 1;
         let path = record.path.as_mut_ptr().cast();
         // SAFETY: the helper writes so many bytes, which the path has, and zeros where it fails.
-        unsafe { bpf_skb_load_bytes(ctx.as_ptr(), passing.name.at, path, bytes) };
+        unsafe { bpf_skb_load_bytes(ctx.as_ptr(), name.at, path, bytes) };
     }
     entry.submit(0);
     true

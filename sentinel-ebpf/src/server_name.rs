@@ -62,84 +62,83 @@ impl Payload for First<'_> {
     }
 }
 
-/// Which server a first packet asks for, kept in its socket's storage: what stands there is one way for the verifier, however it came there.
-pub(crate) struct Asked {
-    pub(crate) is_due: bool,
-    /// Null where it could not be kept.
-    hello: *mut Hello,
+/// Whether a packet is the first with payload of a connection that is looked into. Read anew wherever it is asked, and never kept: what was kept
+/// would be another way through all that follows to the verifier.
+#[inline(always)]
+pub(crate) fn is_due(packet: &Packet, mark: &SocketMark, of_session: &Session) -> bool {
+    read(&mark.flags) & SocketMark::TLS_DUE != 0
+        && read(&of_session.flags) & Session::TLS_NAMES != 0
+        && packet.has_payload()
 }
 
-impl Asked {
-    /// Of a packet that isn't looked into.
-    #[inline(always)]
-    pub(crate) const fn nothing() -> Self {
-        Self { is_due: false, hello: core::ptr::null_mut() }
+/// Looks which server a first packet asks for, and keeps it in its socket's storage.
+#[inline(always)]
+pub(crate) fn look(
+    ctx: &SkBuffContext,
+    socket: *mut bpf_sock,
+    packet: &Packet,
+    mark: &SocketMark,
+    of_session: &Session,
+) {
+    // The helper makes zeros of what is new.
+    let hello = hello(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
+    if hello.is_null() {
+        return;
     }
-
-    /// Of a first packet.
-    #[inline(always)]
-    pub(crate) fn of(
-        ctx: &SkBuffContext,
-        socket: *mut bpf_sock,
-        packet: &Packet,
-        mark: &SocketMark,
-        of_session: &Session,
-    ) -> Self {
-        // SAFETY: the caller has seen that the socket isn't null; the helper makes zeros of what is new.
-        let stored = unsafe {
-            bpf_sk_storage_get(
-                (&raw const HELLOS).cast_mut().cast(),
-                socket.cast(),
-                core::ptr::null_mut(),
-                u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-            )
-        };
-        let stored = stored.cast::<Hello>();
-        if stored.is_null() {
-            return Self { is_due: true, hello: stored };
+    // SAFETY: not null, as large as what is stored, and nobody else's while the socket's lock is held.
+    let hello = unsafe { &mut *hello };
+    put_place(hello, Place::default());
+    put(&mut hello.listed_by, 0);
+    // Until it is found otherwise.
+    put(&mut hello.verdict, Verdict::Failed as u32);
+    let verdict = match look_into(ctx, packet, mark, of_session, hello) {
+        Ok(()) => Verdict::Allowed,
+        Err(verdict) => {
+            // What was noted on the way is no name that was believed.
+            put_place(hello, Place::default());
+            verdict
         }
-        // SAFETY: not null, as large as what is stored, and nobody else's while the socket's lock is held.
-        let hello = unsafe { &mut *stored };
-        put_place(hello, Place::default());
-        put(&mut hello.listed_by, 0);
-        // Until it is found otherwise.
-        put(&mut hello.verdict, Verdict::Failed as u32);
-        let verdict = match look_into(ctx, packet, mark, of_session, hello) {
-            Ok(()) => Verdict::Allowed,
-            Err(verdict) => verdict,
-        };
-        put(&mut hello.verdict, verdict as u32);
-        Self { is_due: true, hello: stored }
-    }
+    };
+    put(&mut hello.verdict, verdict as u32);
+}
 
-    /// The grants that list the server; all of them where nothing had to be looked into.
-    #[inline(always)]
-    pub(crate) fn listed_by(&self) -> Result<u64, Verdict> {
-        if !self.is_due {
-            return Ok(u64::MAX);
-        }
-        let Some(hello) = self.hello() else { return Err(Verdict::Failed) };
-        match Verdict::from_number(read(&hello.verdict)) {
-            Some(Verdict::Allowed) => Ok(read(&hello.listed_by)),
-            Some(verdict) => Err(verdict),
-            None => Err(Verdict::Failed),
-        }
+/// The grants that list the server for which a packet was looked into.
+#[inline(always)]
+pub(crate) fn listed_by(socket: *mut bpf_sock) -> Result<u64, Verdict> {
+    let hello = hello(socket, 0);
+    if hello.is_null() {
+        // It could not be kept.
+        return Err(Verdict::Failed);
     }
+    // SAFETY: as in `look`.
+    let hello = unsafe { &*hello };
+    match Verdict::from_number(read(&hello.verdict)) {
+        Some(Verdict::Allowed) => Ok(read(&hello.listed_by)),
+        Some(verdict) => Err(verdict),
+        None => Err(Verdict::Failed),
+    }
+}
 
-    /// Where in the packet its name stands, if one was found.
-    #[inline(always)]
-    pub(crate) fn name(&self) -> Place {
-        match self.hello() {
-            Some(hello) => Place { at: read(&hello.place.at), length: read(&hello.place.length) },
-            None => Place::default(),
-        }
+/// Where in a packet that was looked into its name stands, if one was found.
+#[inline(always)]
+pub(crate) fn name(socket: *mut bpf_sock) -> Place {
+    let hello = hello(socket, 0);
+    if hello.is_null() {
+        return Place::default();
     }
+    // SAFETY: as in `look`.
+    let hello = unsafe { &*hello };
+    Place { at: read(&hello.place.at), length: read(&hello.place.length) }
+}
 
-    #[inline(always)]
-    fn hello(&self) -> Option<&Hello> {
-        // SAFETY: null, or the socket's storage, which stays until `passed`.
-        unsafe { self.hello.as_ref() }
-    }
+/// What is kept of a socket's first packet; null: nothing.
+#[inline(always)]
+fn hello(socket: *mut bpf_sock, flags: u64) -> *mut Hello {
+    // SAFETY: the callers have seen that the socket isn't null.
+    let kept = unsafe {
+        bpf_sk_storage_get((&raw const HELLOS).cast_mut().cast(), socket.cast(), core::ptr::null_mut(), flags)
+    };
+    kept.cast()
 }
 
 #[inline(always)]

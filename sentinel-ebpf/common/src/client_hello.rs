@@ -88,15 +88,17 @@ pub fn find_server_name(payload: &mut impl Payload) -> Result<Place, Verdict> {
             if payload.noted().length != 0 {
                 return Err(Verdict::NoServerName);
             }
-            let place = single_name(payload, body, length as u32)?;
-            payload.note(place);
+            if length == 0 {
+                return Err(Verdict::NoServerName);
+            }
+            payload.note(Place { at: body, length: length as u32 });
         }
     }
     if at != end {
         return Err(Verdict::NotTls);
     }
-    let place = payload.noted();
-    if place.length == 0 { Err(Verdict::NoServerName) } else { Ok(place) }
+    let Place { at, length } = payload.noted();
+    single_name(payload, at, length)
 }
 
 /// Where the ClientHello ends, which is all of the first record.

@@ -58,6 +58,9 @@ pub(crate) struct Listed {
     pub(crate) target: String,
     /// What runs on every kernel: tests with one of these in their name.
     pub(crate) tests: Vec<String>,
+    /// What runs besides where all is wanted.
+    #[serde(default)]
+    pub(crate) soak: Vec<String>,
     /// Of those, not tests with one of these in their name.
     #[serde(default)]
     pub(crate) skip: Vec<String>,
@@ -184,6 +187,24 @@ mod tests {
         let kernels = Kernels::read(root).unwrap();
         assert!(kernels.kernel.iter().any(|kernel| kernel.tier == Tier::Lsm));
         assert!(kernels.kernel.iter().any(|kernel| kernel.tier == Tier::Kill));
+    }
+
+    #[test]
+    fn what_each_hook_refuses_is_tried_on_every_kernel_of_tier_lsm() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let kernels = Kernels::read(root).unwrap();
+        let listed =
+            &kernels.program.iter().find(|program| program.name() == "sentinel-agent/lib").unwrap().tests;
+        let mutations = std::fs::read_to_string(root.join("tests/mutations.toml")).unwrap();
+        let mutations: toml::Table = toml::from_str(&mutations).unwrap();
+        let hooks = mutations["hook"].as_array().unwrap();
+        assert!(!hooks.is_empty());
+        for test in hooks.iter().map(|hook| hook["test"].as_str().unwrap()) {
+            assert!(listed.iter().any(|part| test.contains(part.as_str())), "{test}");
+        }
+        for name in ["6.1", "6.12", "newest"] {
+            assert!(kernels.find(name).unwrap().tests.is_empty(), "`{name}` does without the programs' list");
+        }
     }
 
     #[test]

@@ -20,16 +20,16 @@ use self::apt::Apt;
 use self::kernels::{Kernel, Kernels};
 pub(crate) use self::machine::Seen;
 use self::packages::Unpacked;
-use self::programs::{Program, Started};
+use self::programs::{Copied, Program};
 pub(crate) use self::verdict::{EXIT, Passed, START};
-use crate::{build_ebpf, setup, toolchain};
+use crate::{build_ebpf, setup, test, toolchain};
 
 /// Which tests run in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Selection {
     /// Those that `tests/kernels.toml` names.
     Listed,
-    /// As `Listed`, and on a kernel that has a list of its own also all that the programs' lists name. Where Sentinel refuses to start, its own alone.
+    /// As `Listed`, and on every kernel all that the programs' lists name, those for soak too. Where Sentinel refuses to start, its own alone.
     All,
     /// Those with this in their name, of the programs of which it names some.
     Having(String),
@@ -64,7 +64,8 @@ pub(crate) struct Vm {
     kernels: Kernels,
     selection: Selection,
     programs: Vec<Program>,
-    started: Vec<Started>,
+    /// What they start, and the libraries of all.
+    copied: Vec<Copied>,
 }
 
 /// Runs the tests on one kernel or on all.
@@ -121,9 +122,14 @@ impl Vm {
         machine::check()?;
         let kernels = Kernels::read(root)?;
         let selected = kernels.selected(&selection)?;
-        let programs = programs::build(root, &selected)?;
-        let started = programs::build_started(root, &selected)?;
-        Ok(Self { root: root.to_owned(), kernels, selection, programs, started })
+        let programs = programs::find(&test::build(root)?, &selected)?;
+        let mut copied = programs::started(root, &selected)?;
+        let executables = programs.iter().map(|program| program.executable.as_path());
+        let executables: Vec<&Path> =
+            executables.chain(copied.iter().map(|file| file.from.as_path())).collect();
+        let libraries = programs::libraries(&executables)?;
+        copied.extend(libraries);
+        Ok(Self { root: root.to_owned(), kernels, selection, programs, copied })
     }
 
     /// Boots a kernel, by its name or as a test (`vm/NAME`), and runs the tests.
@@ -184,8 +190,9 @@ impl Vm {
         initramfs::add_system(&mut archive)?;
         let modules = unpacked.modules(&kernel.modules)?;
         initramfs::add_modules(&mut archive, &modules)?;
-        for program in &self.started {
-            archive.file(&program.place, 0o755, &std::fs::read(&program.executable)?)?;
+        for file in &self.copied {
+            let content = std::fs::read(&file.from).with_context(|| format!("`{}`", file.from.display()))?;
+            archive.file(&file.place, 0o755, &content)?;
         }
         for file in files {
             archive.file(&file.place, 0o644, &file.content)?;
