@@ -12,9 +12,11 @@ use sentinel_ebpf_common::verdict::{is_in_flight, network_baseline};
 use sentinel_ebpf_common::{BASELINE, Connection, ConnectionKey, Endpoint, GRANTS, Scope, Session};
 use sentinel_proto::SessionId;
 
+use super::destroying::Destroying;
 use super::maps::Maps;
-use super::sockdiag::{Found, SockDiag};
+use super::sockdiag::Found;
 use super::{EnforcerError, KernelRecord};
+use crate::peer;
 
 /// So many slots behind a scope's count are looked at: two CPUs may have counted over each other.
 const BEHIND_COUNT: u64 = 16;
@@ -23,7 +25,7 @@ const TCP: u32 = 6;
 /// What is known of each scope that has doors, or connections that live on.
 #[derive(Debug)]
 pub(super) struct Connections {
-    diag: Option<SockDiag>,
+    destroying: Option<Destroying>,
     scopes: BTreeMap<u64, Known>,
     is_failure_told: bool,
 }
@@ -39,11 +41,11 @@ struct Known {
 
 impl Connections {
     pub(super) fn new() -> Self {
-        let diag = SockDiag::open();
-        let diag = diag.inspect_err(|error| {
+        let destroying = Destroying::open();
+        let destroying = destroying.inspect_err(|error| {
             tracing::warn!(%error, "connections of actions that end can't be destroyed; applications may wait for answers in vain");
         });
-        Self { diag: diag.ok(), scopes: BTreeMap::new(), is_failure_told: false }
+        Self { destroying: destroying.ok(), scopes: BTreeMap::new(), is_failure_told: false }
     }
 
     /// A scope's doors are these now; `keep_alive` are the grants whose connections outlive their actions.
@@ -94,7 +96,7 @@ impl Connections {
                 known.kept.push(slot);
                 continue;
             }
-            self.destroy(&found(&connection));
+            self.destroy(SessionId(known.doors.session), &found(&connection));
             maps.connections.remove(&key)?;
         }
         Ok(())
@@ -104,7 +106,7 @@ impl Connections {
     pub(super) fn sweep(&mut self, maps: &mut Maps) -> Result<(), EnforcerError> {
         for key in maps.connections.keys(|_| true)? {
             if let Some(connection) = maps.connections.find(&key)? {
-                self.destroy(&found(&connection));
+                self.try_to(|destroying| destroying.destroy_of_any(&found(&connection)));
             }
             maps.connections.remove(&key)?;
         }
@@ -114,8 +116,21 @@ impl Connections {
         Ok(())
     }
 
+    /// A session has a process: its connections are looked for in that one's network namespace too.
+    pub(super) fn note_process(&mut self, session: SessionId, pid: u32) {
+        let Some(destroying) = &mut self.destroying else { return };
+        if let Err(error) = destroying.note(session, pid)
+            && !peer::has_ended(pid)
+        {
+            tracing::warn!(%session, pid, %error, "connections in a network namespace can't be destroyed; applications may wait for answers in vain");
+        }
+    }
+
     /// Forgets what a session had, whose processes are all gone.
     pub(super) fn forget(&mut self, maps: &mut Maps, session: SessionId) -> Result<(), EnforcerError> {
+        if let Some(destroying) = &mut self.destroying {
+            destroying.forget(session);
+        }
         let of_session = |known: &Known| known.doors.session == session.0;
         let ids: Vec<u64> =
             self.scopes.iter().filter(|(_, known)| of_session(known)).map(|(id, _)| *id).collect();
@@ -136,37 +151,24 @@ impl Connections {
     pub(super) fn end_unruled(
         &mut self,
         maps: &Maps,
-        session: u32,
+        session: SessionId,
         of_session: &Session,
         cgroup: u64,
     ) -> Result<(), EnforcerError> {
-        let Some(diag) = &mut self.diag else { return Ok(()) };
-        let all = match diag.connections_of(cgroup) {
-            Ok(all) => all,
-            Err(error) => {
-                self.tell_failure(&error);
-                return Ok(());
-            }
-        };
+        let all = self.try_to(|destroying| destroying.connections_of(session, cgroup)).unwrap_or_default();
         let open = network_baseline(of_session) | !BASELINE;
         for found in all {
-            if bits_of_either(maps, session, of_session.generation, &found)? & open == 0 {
-                self.destroy(&found);
+            if bits_of_either(maps, session.0, of_session.generation, &found)? & open == 0 {
+                self.destroy(session, &found);
             }
         }
         Ok(())
     }
 
-    /// The peers of all TCP connections in the agent's network namespace; none where that can't be known.
+    /// The peers of all TCP connections in the agent's network namespace and in those of sessions; none where that can't be known.
     pub(super) fn peers(&mut self) -> HashSet<[u8; 16]> {
-        let Some(diag) = &mut self.diag else { return HashSet::new() };
-        match diag.connections() {
-            Ok(all) => all.into_iter().map(|found| found.destination).collect(),
-            Err(error) => {
-                self.tell_failure(&error);
-                HashSet::new()
-            }
-        }
+        let all = self.try_to(Destroying::connections).unwrap_or_default();
+        all.into_iter().map(|found| found.destination).collect()
     }
 
     /// A connection of which something was refused: whatever shut it, its application hears of it now.
@@ -181,26 +183,36 @@ impl Connections {
         else {
             return;
         };
-        self.destroy(&Found {
+        let found = Found {
             cookie: record.cookie,
             protocol: 6,
             source: record.source,
             source_port,
             destination: record.address,
             destination_port,
-        });
+        };
+        self.destroy(SessionId(record.session), &found);
+    }
+
+    /// How many other network namespaces are held.
+    #[cfg(test)]
+    pub(super) fn elsewhere(&self) -> usize {
+        self.destroying.as_ref().map_or(0, Destroying::elsewhere)
     }
 
     #[cfg(test)]
     pub(super) fn leave(&mut self) {
-        self.diag = None;
+        self.destroying = None;
     }
 
-    fn destroy(&mut self, found: &Found) {
-        let Some(diag) = &mut self.diag else { return };
-        if let Err(error) = diag.destroy(found) {
-            self.tell_failure(&error);
-        }
+    fn destroy(&mut self, session: SessionId, found: &Found) {
+        self.try_to(|destroying| destroying.destroy(session, found));
+    }
+
+    /// None: it failed, which is told once, or nothing of the kind can be done here, which was told at the start.
+    fn try_to<T>(&mut self, work: impl FnOnce(&mut Destroying) -> std::io::Result<T>) -> Option<T> {
+        let done = work(self.destroying.as_mut()?);
+        done.inspect_err(|error| self.tell_failure(error)).ok()
     }
 
     fn tell_failure(&mut self, error: &std::io::Error) {

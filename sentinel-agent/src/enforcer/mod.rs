@@ -7,6 +7,7 @@ mod attach;
 mod bound;
 mod btf;
 mod connections;
+mod destroying;
 mod ebpf;
 mod executables;
 mod hooks;

@@ -1,6 +1,6 @@
 //! Destroys sockets by netlink (`SOCK_DESTROY`): whoever waits on one, or uses it next, gets ECONNABORTED, and its peer a reset.
 //!
-//! It reaches sockets of the agent's own network namespace. Where it can't, the kernel side still lets nothing out of them.
+//! It reaches sockets of the network namespace in which it was opened. Where it can't, the kernel side still lets nothing out of them.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -50,7 +50,7 @@ pub(super) struct Found {
     pub(super) destination_port: u16,
 }
 
-/// A netlink socket.
+/// A netlink socket, of the network namespace of the thread that opens it.
 #[derive(Debug)]
 pub(super) struct SockDiag {
     socket: OwnedFd,
@@ -70,14 +70,14 @@ impl SockDiag {
         Ok(diag)
     }
 
-    /// The TCP connections that were made in a cgroup, not below it, in this process's network namespace.
+    /// The TCP connections that were made in a cgroup, not below it, in its network namespace.
     pub(super) fn connections_of(&mut self, cgroup: u64) -> io::Result<Vec<Found>> {
         let mut of_it = self.list(AF_INET, WITH_PEER, Some(cgroup))?;
         of_it.extend(self.list(AF_INET6, WITH_PEER, Some(cgroup))?);
         Ok(of_it)
     }
 
-    /// All TCP connections in this process's network namespace.
+    /// All TCP connections in its network namespace.
     pub(super) fn connections(&mut self) -> io::Result<Vec<Found>> {
         let mut all = self.list(AF_INET, WITH_PEER, None)?;
         all.extend(self.list(AF_INET6, WITH_PEER, None)?);

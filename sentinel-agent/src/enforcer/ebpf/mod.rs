@@ -67,7 +67,10 @@ impl EbpfEnforcer {
         self.maps.tasks.put(&tgid, &mark, 0)?;
         // The pid may have gone to another process in between: that one must not keep the mark.
         match peer::started_at(tgid) {
-            Ok(still) if still == start => Ok(()),
+            Ok(still) if still == start => {
+                self.connections.note_process(SessionId(mark.session), tgid);
+                Ok(())
+            }
             Ok(_) => {
                 self.maps.tasks.remove(&tgid)?;
                 Err(no_mark(tgid))
@@ -148,9 +151,9 @@ impl EbpfEnforcer {
             return;
         }
         let cgroups = self.bound.get(&session).map_or_else(|| vec![loaded.cgroup_id()], Bound::cgroups);
-        let ended = cgroups.into_iter().try_for_each(|cgroup| {
-            self.connections.end_unruled(&self.maps, session.0, loaded.value(), cgroup)
-        });
+        let ended = cgroups
+            .into_iter()
+            .try_for_each(|cgroup| self.connections.end_unruled(&self.maps, session, loaded.value(), cgroup));
         if let Err(error) = ended {
             tracing::warn!(%session, %error, "connections that no rule lets send are left, and send nothing");
         }
@@ -169,6 +172,11 @@ impl EbpfEnforcer {
             mark.marked_at = 1;
             Ok(())
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     #[cfg(test)]

@@ -112,6 +112,9 @@ impl EbpfEnforcer {
         for scope in enforcer.maps.scopes.keys(|_| true)? {
             enforcer.maps.scopes.remove(&scope)?;
         }
+        for (tgid, mark) in enforcer.marks()? {
+            enforcer.connections.note_process(mark.session, tgid);
+        }
         enforcer.connections.sweep(&mut enforcer.maps)?;
         enforcer.prove()?;
         give_memory_back();

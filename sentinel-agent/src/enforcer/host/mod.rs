@@ -6,6 +6,7 @@ mod baseline;
 mod cost;
 mod doors;
 mod egress;
+mod elsewhere;
 mod examination;
 mod exec;
 mod full;
