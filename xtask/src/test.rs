@@ -278,8 +278,8 @@ fn run_kernels(
         return Ok(());
     }
     let vm = Vm::prepare(root, Selection::Listed)?;
-    for test in kernels {
-        match vm.run(test) {
+    for (test, told) in vm.run_each(kernels) {
+        match told {
             Ok(told) => {
                 println!("{test}: {told}");
                 count.passed += told.passed;
@@ -287,7 +287,7 @@ fn run_kernels(
             Err(failure) => {
                 println!("{test}: {failure:#}");
                 count.failed += 1;
-                failed.push(test.clone());
+                failed.push(test.to_owned());
             }
         }
     }

@@ -228,7 +228,7 @@ mount -t tmpfs -o mode=1777 tmpfs /tmp || fail tmp
 mount -t tmpfs -o mode=755 tmpfs /run || fail run
 ip link set lo up || fail loopback
 ulimit -n 65536
-{loaded}export SENTINEL_VM_TIER={tier} SENTINEL_VM_KERNEL={name}
+{loaded}export SENTINEL_VM_TIER={tier} SENTINEL_VM_KERNEL={name} RUST_TEST_THREADS=1
 echo "booted $(busybox uname -r): $(cat /sys/kernel/security/lsm); $(cat /proc/cmdline)"
 run() {{
   name=$1; shift
