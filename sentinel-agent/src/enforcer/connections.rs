@@ -5,6 +5,7 @@
 //! nothing was.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::net::Ipv4Addr;
 
 use sentinel_ebpf_common::record::OPERATION_EGRESS;
@@ -155,7 +156,7 @@ impl Connections {
         of_session: &Session,
         cgroup: u64,
     ) -> Result<(), EnforcerError> {
-        let all = self.try_to(|destroying| destroying.connections_of(session, cgroup)).unwrap_or_default();
+        let all = self.list(|destroying| destroying.connections_of(session, cgroup));
         let open = network_baseline(of_session) | !BASELINE;
         for found in all {
             if bits_of_either(maps, session.0, of_session.generation, &found)? & open == 0 {
@@ -165,9 +166,9 @@ impl Connections {
         Ok(())
     }
 
-    /// The peers of all TCP connections in the agent's network namespace and in those of sessions; none where that can't be known.
+    /// The peers of all TCP connections in the agent's network namespace and in those of sessions, as far as that can be known.
     pub(super) fn peers(&mut self) -> HashSet<[u8; 16]> {
-        let all = self.try_to(Destroying::connections).unwrap_or_default();
+        let all = self.list(Destroying::connections);
         all.into_iter().map(|found| found.destination).collect()
     }
 
@@ -209,13 +210,25 @@ impl Connections {
         self.try_to(|destroying| destroying.destroy(session, found));
     }
 
-    /// None: it failed, which is told once, or nothing of the kind can be done here, which was told at the start.
-    fn try_to<T>(&mut self, work: impl FnOnce(&mut Destroying) -> std::io::Result<T>) -> Option<T> {
-        let done = work(self.destroying.as_mut()?);
-        done.inspect_err(|error| self.tell_failure(error)).ok()
+    /// What fails is told once. Nothing is done where nothing of the kind can be done, which was told at the start.
+    fn try_to(&mut self, work: impl FnOnce(&mut Destroying) -> io::Result<()>) {
+        let done = self.destroying.as_mut().map_or(Ok(()), work);
+        if let Err(error) = done {
+            self.tell_failure(&error);
+        }
     }
 
-    fn tell_failure(&mut self, error: &std::io::Error) {
+    fn list(&mut self, work: impl FnOnce(&mut Destroying) -> (Vec<Found>, io::Result<()>)) -> Vec<Found> {
+        let mut found = Vec::new();
+        self.try_to(|destroying| {
+            let (all, listed) = work(destroying);
+            found = all;
+            listed
+        });
+        found
+    }
+
+    fn tell_failure(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.is_failure_told, true) {
             tracing::warn!(%error, "a connection whose door is shut could not be destroyed; its application may wait for an answer in vain");
         }

@@ -62,25 +62,15 @@ impl Destroying {
         });
     }
 
-    /// A session's TCP connections that were made in a cgroup, not below it.
-    ///
-    /// # Errors
-    /// One namespace's can't be listed.
-    pub(super) fn connections_of(&mut self, session: SessionId, cgroup: u64) -> io::Result<Vec<Found>> {
-        let lists = self.of(session).map(|diag| diag.connections_of(cgroup)).collect::<io::Result<Vec<_>>>();
-        lists.map(|lists| lists.concat())
+    /// A session's TCP connections that were made in a cgroup, not below it; and what kept those of a namespace from being listed.
+    pub(super) fn connections_of(&mut self, session: SessionId, cgroup: u64) -> (Vec<Found>, io::Result<()>) {
+        all(self.of(session).collect(), |diag| diag.connections_of(cgroup))
     }
 
-    /// All TCP connections of every namespace.
-    ///
-    /// # Errors
-    /// One namespace's can't be listed.
-    pub(super) fn connections(&mut self) -> io::Result<Vec<Found>> {
-        let mut all = self.own.connections()?;
-        for known in self.elsewhere.values_mut() {
-            all.extend(known.diag.connections()?);
-        }
-        Ok(all)
+    /// All TCP connections of every namespace; and what kept those of one from being listed.
+    pub(super) fn connections(&mut self) -> (Vec<Found>, io::Result<()>) {
+        let elsewhere = self.elsewhere.values_mut().map(|known| &mut known.diag);
+        all(std::iter::once(&mut self.own).chain(elsewhere).collect(), SockDiag::connections)
     }
 
     /// Destroys a session's socket, wherever it is. One that has gone, or has another peer now, is left alone.
@@ -89,7 +79,8 @@ impl Destroying {
     /// It may be there still.
     pub(super) fn destroy(&mut self, session: SessionId, found: &Found) -> io::Result<()> {
         // By its own number, which no socket of any other namespace has.
-        self.of(session).try_for_each(|diag| diag.destroy(found))
+        let destroyed = self.of(session).map(|diag| diag.destroy(found));
+        destroyed.fold(Ok(()), io::Result::and)
     }
 
     /// As [`Self::destroy`], of whichever session it is.
@@ -97,8 +88,8 @@ impl Destroying {
     /// # Errors
     /// It may be there still.
     pub(super) fn destroy_of_any(&mut self, found: &Found) -> io::Result<()> {
-        self.own.destroy(found)?;
-        self.elsewhere.values_mut().try_for_each(|known| known.diag.destroy(found))
+        let destroyed = self.elsewhere.values_mut().map(|known| known.diag.destroy(found));
+        destroyed.fold(self.own.destroy(found), io::Result::and)
     }
 
     /// How many other network namespaces are held.
@@ -113,6 +104,21 @@ impl Destroying {
         let elsewhere = self.elsewhere.values_mut().filter(is_its).map(|known| &mut known.diag);
         std::iter::once(&mut self.own).chain(elsewhere)
     }
+}
+
+/// What each of these lists; and the last failure. One namespace's keeps no other's from being listed.
+fn all(
+    diags: Vec<&mut SockDiag>,
+    mut list: impl FnMut(&mut SockDiag) -> io::Result<Vec<Found>>,
+) -> (Vec<Found>, io::Result<()>) {
+    let (mut found, mut listed) = (Vec::new(), Ok(()));
+    for diag in diags {
+        match list(diag) {
+            Ok(some) => found.extend(some),
+            Err(error) => listed = Err(error),
+        }
+    }
+    (found, listed)
 }
 
 #[cfg(test)]
