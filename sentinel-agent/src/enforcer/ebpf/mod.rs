@@ -3,6 +3,8 @@
 //! Invariant: a start adopts what an earlier agent left that meant the same by its maps, or ends it; a clean end leaves nothing; any other end leaves every hook
 //! in place, and nothing that is leased open. What is adopted never was off.
 
+#[cfg(test)]
+mod for_tests;
 mod start;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -157,31 +159,6 @@ impl EbpfEnforcer {
         if let Err(error) = ended {
             tracing::warn!(%session, %error, "connections that no rule lets send are left, and send nothing");
         }
-    }
-
-    /// From now on connections are left to the kernel side alone.
-    #[cfg(test)]
-    pub(super) fn leave_connections(&mut self) {
-        self.connections.leave();
-    }
-
-    /// As if a mark had been made for an earlier process with the same pid.
-    #[cfg(test)]
-    pub(super) fn make_mark_old(&mut self, tgid: u32) -> Result<(), EnforcerError> {
-        self.update_mark(tgid, |mark| {
-            mark.marked_at = 1;
-            Ok(())
-        })
-    }
-
-    #[cfg(test)]
-    pub(super) fn connections(&self) -> &Connections {
-        &self.connections
-    }
-
-    #[cfg(test)]
-    pub(super) fn maps(&self) -> &Maps {
-        &self.maps
     }
 
     /// Takes the right to a first exec, and with it the launcher's freedom, from a process: it is held as a command is.
