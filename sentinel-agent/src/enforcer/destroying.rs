@@ -32,7 +32,7 @@ impl Destroying {
     /// # Errors
     /// There is no such thing on this kernel, or it can't tell of TCP sockets.
     pub(super) fn open() -> io::Result<Self> {
-        let own_namespace = NetworkNamespace::of(std::process::id())?;
+        let (own_namespace, _file) = NetworkNamespace::of(std::process::id())?;
         Ok(Self { own: SockDiag::open()?, own_namespace, elsewhere: BTreeMap::new() })
     }
 
@@ -41,7 +41,7 @@ impl Destroying {
     /// # Errors
     /// The namespace can't be entered, or its sockets can't be listed.
     pub(super) fn note(&mut self, session: SessionId, pid: u32) -> io::Result<()> {
-        let namespace = NetworkNamespace::of(pid)?;
+        let (namespace, file) = NetworkNamespace::of(pid)?;
         if namespace == self.own_namespace {
             return Ok(());
         }
@@ -49,7 +49,7 @@ impl Destroying {
             known.sessions.insert(session);
             return Ok(());
         }
-        let diag = netns::inside(pid, SockDiag::open)?;
+        let diag = netns::inside(&file, SockDiag::open)?;
         self.elsewhere.insert(namespace, Elsewhere { diag, sessions: BTreeSet::from([session]) });
         Ok(())
     }
@@ -149,5 +149,22 @@ mod tests {
         assert_eq!((counts(&mut destroying), destroying.elsewhere()), ([2, 1], 1));
         destroying.forget(first);
         assert_eq!((counts(&mut destroying), destroying.elsewhere()), ([1, 1], 0));
+    }
+
+    #[test]
+    fn what_fails_in_one_namespace_is_told_and_keeps_no_other_from_being_listed() {
+        let (mut one, mut other) = (SockDiag::open().unwrap(), SockDiag::open().unwrap());
+        let found = Found {
+            cookie: 1,
+            protocol: 6,
+            source: [0; 16],
+            source_port: 1,
+            destination: [0; 16],
+            destination_port: 2,
+        };
+        let mut lists = [Err(io::Error::other("refused")), Ok(vec![found])].into_iter();
+        let (listed, failure) = all(vec![&mut one, &mut other], |_| lists.next().unwrap());
+        assert_eq!(listed, [found]);
+        assert_eq!(failure.unwrap_err().to_string(), "refused");
     }
 }

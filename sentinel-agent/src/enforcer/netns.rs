@@ -1,11 +1,10 @@
 //! Network namespaces: the agent's, by the number that the kernel side knows it by, and those of sessions' processes.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -18,33 +17,33 @@ pub(super) struct NetworkNamespace {
 }
 
 impl NetworkNamespace {
-    /// That of a process.
+    /// That of a process, and what holds it.
     ///
     /// # Errors
     /// There is no such process.
-    pub(super) fn of(pid: u32) -> io::Result<Self> {
-        let file = fs::metadata(path_of(pid))?;
-        Ok(Self { device: file.dev(), inode: file.ino() })
+    pub(super) fn of(pid: u32) -> io::Result<(Self, File)> {
+        let file = File::open(format!("/proc/{pid}/ns/net"))?;
+        let metadata = file.metadata()?;
+        Ok((Self { device: metadata.dev(), inode: metadata.ino() }, file))
     }
 }
 
-fn path_of(pid: u32) -> PathBuf {
-    format!("/proc/{pid}/ns/net").into()
-}
-
-/// Does the work in a process's network namespace: sockets that it makes are of that, and stay so. The work runs in a thread of its own, which
-/// ends with it.
+/// Does the work in a network namespace: sockets that it makes are of that, and stay so. The work runs in a thread of its own, which ends with it.
 ///
 /// # Errors
-/// The process is gone, the namespace can't be entered, or the work's.
-pub(super) fn inside<T: Send>(pid: u32, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let namespace = File::open(path_of(pid))?;
+/// No thread can be made (a session may have left none), the namespace can't be entered, or the work's.
+pub(super) fn inside<T: Send>(
+    namespace: &File,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     let in_thread = || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         work()
     };
-    thread::scope(|scope| scope.spawn(in_thread).join())
-        .unwrap_or_else(|_panicked| Err(io::Error::other("the thread in the network namespace has panicked")))
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, in_thread)?;
+        thread.join().unwrap_or_else(|_panicked| Err(io::Error::other("the thread in it has panicked")))
+    })
 }
 
 /// The kernel's own number of this thread's network namespace, which no other one ever has.

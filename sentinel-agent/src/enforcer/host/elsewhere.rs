@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 
-use super::super::netns;
+use super::super::netns::{self, NetworkNamespace};
 use super::baseline::is_told;
 use super::sockets::connection;
 use super::*;
@@ -24,7 +24,7 @@ impl Elsewhere {
             start_loopback();
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         };
-        let listener = netns::inside(process.pid(), listen).unwrap();
+        let listener = inside(&process, listen);
         let to = listener.local_addr().unwrap();
         Self { process, listener, to }
     }
@@ -32,8 +32,14 @@ impl Elsewhere {
     /// A connection of a process of this namespace that is in no session.
     fn outsider(&self) -> TcpStream {
         let to = self.to;
-        netns::inside(self.process.pid(), move || TcpStream::connect(to)).unwrap()
+        inside(&self.process, move || TcpStream::connect(to))
     }
+}
+
+/// Does the work in a process's network namespace.
+fn inside<T: Send>(process: &Puppet, work: impl FnOnce() -> std::io::Result<T> + Send) -> T {
+    let (_, namespace) = NetworkNamespace::of(process.pid()).unwrap();
+    netns::inside(&namespace, work).unwrap()
 }
 
 /// Brings the loopback of this thread's network namespace up.
