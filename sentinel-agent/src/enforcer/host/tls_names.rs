@@ -207,7 +207,8 @@ fn what_is_not_a_whole_hello_in_the_clear_for_one_server_is_refused() {
         assert!(host.records().is_empty());
         let mut connection = Connection::open(&puppet, &listener);
         assert!(connection.send(&bytes, flags) > 0, "{what}");
-        connection.is_refused(&mut host, verdict);
+        let record = connection.is_refused(&mut host, verdict);
+        assert!(record.path.iter().all(|byte| *byte == 0), "{what}: no name of it is believed");
         assert!(connection.send(&whole, 0) < 0, "{what}: what is refused stays so");
     }
 }
